@@ -1,0 +1,33 @@
+"""Deflate through libqpl: on an In-Memory Analytics Accelerator where there is one, else in software."""
+
+from importlib.metadata import version
+
+from numcodecs_qpl._core import (
+    CorruptDataError,
+    QplError,
+    compress_pages,
+    decompress_pages,
+    get_path,
+    get_threads,
+    set_path,
+    set_threads,
+)
+from numcodecs_qpl._stats import reset_stats, stats
+from numcodecs_qpl.codec import QPL
+
+__version__ = version("numcodecs-qpl")
+
+__all__ = [
+    "QPL",
+    "CorruptDataError",
+    "QplError",
+    "__version__",
+    "compress_pages",
+    "decompress_pages",
+    "get_path",
+    "get_threads",
+    "reset_stats",
+    "set_path",
+    "set_threads",
+    "stats",
+]

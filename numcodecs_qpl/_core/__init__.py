@@ -1,0 +1,51 @@
+"""The core: blocks of raw deflate through libqpl. No container format is known in here."""
+
+from numcodecs_qpl._core._batch import (
+    HUFFMAN,
+    MAX_BLOCK,
+    BytesWriter,
+    compress_blocks,
+    compress_bound,
+    compress_pages,
+    decompress_blocks,
+    decompress_pages,
+    decompress_stream,
+)
+from numcodecs_qpl._core._jobs import (
+    get_path,
+    hardware_advice,
+    hardware_init_status,
+    libqpl_version,
+    path_in_force,
+    reset_stats,
+    set_path,
+    stats,
+    status_name,
+)
+from numcodecs_qpl._core.errors import CorruptDataError, QplError
+from numcodecs_qpl._core.threads import get_threads, set_threads
+
+__all__ = [
+    "HUFFMAN",
+    "MAX_BLOCK",
+    "BytesWriter",
+    "CorruptDataError",
+    "QplError",
+    "compress_blocks",
+    "compress_bound",
+    "compress_pages",
+    "decompress_blocks",
+    "decompress_pages",
+    "decompress_stream",
+    "get_path",
+    "get_threads",
+    "hardware_advice",
+    "hardware_init_status",
+    "libqpl_version",
+    "path_in_force",
+    "reset_stats",
+    "set_path",
+    "set_threads",
+    "stats",
+    "status_name",
+]

@@ -1,0 +1,582 @@
+"""Batches of blocks: what a chunk's members and a packet's pages both go through."""
+
+import numpy as np
+
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memmove
+
+from numcodecs_qpl._core._jobs cimport (
+    Block,
+    Worker,
+    close_worker,
+    compress_block,
+    continue_block,
+    decompress_block,
+    open_worker,
+)
+from numcodecs_qpl._core.qpl cimport QPL_STS_MORE_OUTPUT_NEEDED, QPL_STS_OK
+
+from numcodecs_qpl._core._jobs import status_name
+from numcodecs_qpl._core.errors import CorruptDataError, QplError
+from numcodecs_qpl._core.threads import get_threads, spread
+
+
+cdef extern from "<stdatomic.h>" nogil:
+    ctypedef long long atomic_llong
+    long long atomic_fetch_add(atomic_llong *counter, long long step)
+
+
+cdef extern from "Python.h":
+    int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size) except -1
+
+
+# libqpl counts bytes in 32 bits; half of that is what its callers handle in a signed int.
+MAX_BLOCK = 2**31 - 1
+
+HUFFMAN = {"fixed": False, "dynamic": True}
+
+
+def compress_bound(size: int) -> int:
+    """Largest raw deflate stream that libqpl makes of `size` bytes.
+
+    Incompressible data comes out as stored blocks of 65,535 bytes with 5 bytes each, sometimes one block more than needed
+    (measured). The 16 are what libqpl wants to have free beyond what it writes.
+    """
+    return size + 5 * (size // 65535 + 2) + 16
+
+
+cdef class BytesWriter:
+    """A bytes object while it is being written: writable through the buffer protocol until `finish`.
+
+    So a result of unknown length becomes `bytes` without being copied.
+
+    Parameters
+    ----------
+    capacity : int
+        Bytes to reserve. They are not cleared.
+    """
+
+    cdef PyObject *_bytes
+    cdef Py_ssize_t _size
+    cdef int _exports
+
+    def __cinit__(self, Py_ssize_t capacity):
+        cdef bytes fresh = PyBytes_FromStringAndSize(NULL, capacity)
+        # This object alone holds the reference from here on: _PyBytes_Resize wants a count of 1. The empty bytes object
+        # is shared by all, and is never written to.
+        Py_INCREF(fresh)
+        self._bytes = <PyObject *>fresh
+        self._size = capacity
+
+    def __dealloc__(self):
+        if self._bytes != NULL:
+            Py_DECREF(<object>self._bytes)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        if self._bytes == NULL:
+            raise ValueError("this writer has handed over its bytes")
+        PyBuffer_FillInfo(view, self, PyBytes_AS_STRING(<object>self._bytes), self._size, 0, flags)
+        self._exports += 1
+
+    def __releasebuffer__(self, Py_buffer *view):
+        self._exports -= 1
+
+    def resize(self, Py_ssize_t capacity) -> None:
+        """Change the capacity, keeping what was written up to it.
+
+        Raises
+        ------
+        BufferError
+            If a view of the memory is still held.
+        """
+        if self._exports:
+            raise BufferError("a view of the bytes is still held")
+        if self._bytes == NULL:
+            raise ValueError("this writer has handed over its bytes")
+        if capacity == self._size:
+            return
+        self._size = 0
+        _PyBytes_Resize(&self._bytes, capacity)
+        self._size = capacity
+
+    def finish(self, Py_ssize_t size) -> bytes:
+        """The first `size` bytes, as a bytes object; the writer is of no more use."""
+        self.resize(size)
+        cdef object done = <object>self._bytes
+        Py_DECREF(done)
+        self._bytes = NULL
+        return done
+
+
+cdef class Batch:
+    """Blocks to be done, and the threads' common place to take them from.
+
+    The buffers that the blocks point into belong to the caller, who keeps them alive while the batch runs.
+    """
+
+    cdef Block *blocks
+    cdef Py_ssize_t count
+    cdef atomic_llong taken
+    cdef bint compressing
+    cdef bint dynamic
+    cdef bint packed         # each block begins `gap` bytes after the one before it ended
+    cdef bint keep_larger    # a block that does not get smaller stays as it is
+    cdef uint32_t level
+    cdef Py_ssize_t gap
+
+    def __cinit__(self, Py_ssize_t count):
+        self.count = count
+        self.blocks = <Block *>calloc(count if count else 1, sizeof(Block))
+        if self.blocks == NULL:
+            raise MemoryError(f"no memory for a batch of {count} blocks")
+
+    def __dealloc__(self):
+        free(self.blocks)
+
+    def work(self) -> None:
+        """Do blocks until none is left. Any number of threads may be in here."""
+        cdef Worker worker
+        cdef Py_ssize_t i
+        open_worker(&worker)
+        with nogil:
+            while True:
+                i = atomic_fetch_add(&self.taken, 1)
+                if i >= self.count:
+                    break
+                self.do_block(&worker, i)
+            close_worker(&worker)
+
+    cdef void do_block(self, Worker *worker, Py_ssize_t i) noexcept nogil:
+        cdef Block *block = &self.blocks[i]
+        if self.packed and i:
+            block.dst = self.blocks[i - 1].dst + self.blocks[i - 1].written + self.gap
+        if self.compressing:
+            compress_block(worker, block, self.level, self.dynamic)
+            if self.keep_larger and block.status == QPL_STS_MORE_OUTPUT_NEEDED:
+                memcpy(block.dst, block.src, block.size)
+                block.written = block.size
+                block.status = QPL_STS_OK
+        elif self.keep_larger and block.size == block.room:
+            memcpy(block.dst, block.src, block.size)
+            block.written = block.size
+        else:
+            decompress_block(worker, block)
+
+    cdef int run(self, Py_ssize_t threads) except -1:
+        if threads > 1:
+            spread(self.work, threads)
+        else:
+            self.work()
+        return 0
+
+    cdef Py_ssize_t close_gaps(self) noexcept:
+        # After threads have each written into a slot of its own: move the results together.
+        cdef Py_ssize_t i
+        cdef uint8_t *end
+        for i in range(1, self.count):
+            end = self.blocks[i - 1].dst + self.blocks[i - 1].written + self.gap
+            memmove(end, self.blocks[i].dst, self.blocks[i].written)
+            self.blocks[i].dst = end
+        return 0
+
+    cdef int check(self, str what) except -1:
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            if self.blocks[i].status != QPL_STS_OK:
+                raise QplError(
+                    f"{what} {i} of {self.count} could not be compressed",
+                    self.blocks[i].status,
+                    status_name(self.blocks[i].status),
+                )
+        return 0
+
+
+cdef Py_ssize_t share(Py_ssize_t blocks):
+    # Threads that a batch of so many blocks is worth.
+    cdef Py_ssize_t threads = get_threads()
+    return max(1, min(threads, blocks))
+
+
+def compress_blocks(
+    const uint8_t[::1] src not None,
+    uint8_t[::1] dst not None,
+    Py_ssize_t block_size,
+    *,
+    int level,
+    bint dynamic,
+    Py_ssize_t head=0,
+    Py_ssize_t tail=0,
+):
+    """Compress `src` in blocks of `block_size` bytes, each a raw deflate stream of its own.
+
+    Parameters
+    ----------
+    src : buffer of bytes
+        What to compress; the last block is what remains, and no bytes make one empty block.
+    dst : writable buffer of bytes
+        At least ``sum(head + compress_bound(n) + tail)`` over the blocks' sizes n.
+    block_size : int
+        Bytes of `src` in a block, 1 to 2**31 - 1.
+    level : int
+        1 or 3.
+    dynamic : bool
+        Huffman tables made for each block, or deflate's fixed ones.
+    head, tail : int
+        Bytes to leave free before and after each stream, for a container's header and trailer.
+
+    Returns
+    -------
+    offsets : ndarray of int64, shape (blocks,)
+        Where in `dst` each stream begins.
+    lengths : ndarray of uint32, shape (blocks,)
+        Bytes of each stream.
+    crcs : ndarray of uint32, shape (blocks,)
+        CRC-32 of each block's uncompressed bytes.
+
+    Raises
+    ------
+    ValueError
+        If `dst` is too small.
+    QplError
+        If libqpl fails.
+    """
+    if not 1 <= block_size <= MAX_BLOCK:
+        raise ValueError(f"block_size is {block_size}; it must be 1 to {MAX_BLOCK}")
+    cdef Py_ssize_t size = src.shape[0]
+    cdef Py_ssize_t count = max(1, -(-size // block_size))
+    cdef Py_ssize_t slot = head + compress_bound(block_size) + tail
+    cdef Py_ssize_t last = size - (count - 1) * block_size
+    cdef Py_ssize_t needed = (count - 1) * slot + head + compress_bound(last) + tail
+    if dst.shape[0] < needed:
+        raise ValueError(f"the output buffer has {dst.shape[0]} bytes; up to {needed} may be needed")
+    cdef Batch batch = Batch(count)
+    cdef Py_ssize_t threads = share(count)
+    cdef Py_ssize_t i
+    cdef Block *block
+    batch.compressing = True
+    batch.level = level
+    batch.dynamic = dynamic
+    batch.packed = threads == 1
+    batch.gap = tail + head
+    for i in range(count):
+        block = &batch.blocks[i]
+        block.src = &src[0] + i * block_size if size else NULL
+        block.size = block_size if i < count - 1 else last
+        block.dst = &dst[0] + i * slot + head
+        # The room is the same with any number of threads: libqpl's choice of block type may look at it.
+        block.room = compress_bound(block.size)
+    batch.run(threads)
+    batch.check("block")
+    if not batch.packed:
+        batch.close_gaps()
+    offsets = np.empty(count, np.int64)
+    lengths = np.empty(count, np.uint32)
+    crcs = np.empty(count, np.uint32)
+    cdef int64_t[::1] offsets_view = offsets
+    cdef uint32_t[::1] lengths_view = lengths, crcs_view = crcs
+    for i in range(count):
+        offsets_view[i] = batch.blocks[i].dst - &dst[0]
+        lengths_view[i] = batch.blocks[i].written
+        crcs_view[i] = batch.blocks[i].crc
+    return offsets, lengths, crcs
+
+
+def decompress_blocks(
+    const uint8_t[::1] src not None,
+    const int64_t[::1] offsets not None,
+    const int64_t[::1] lengths not None,
+    uint8_t[::1] dst not None,
+    const int64_t[::1] sizes not None,
+):
+    """Inflate raw deflate streams, one after the other into `dst`.
+
+    Nothing is raised for bad streams: libqpl's OK proves little, so the caller has to look at the results anyway.
+
+    Parameters
+    ----------
+    src : buffer of bytes
+        What holds the streams.
+    offsets, lengths : ndarray of int64, shape (blocks,)
+        Where in `src` each stream begins, and its bytes.
+    dst : writable buffer of bytes
+        ``sum(sizes)`` bytes.
+    sizes : ndarray of int64, shape (blocks,)
+        Bytes that each stream is to inflate to; no more is written.
+
+    Returns
+    -------
+    statuses : ndarray of uint32, shape (blocks,)
+        libqpl's status for each stream.
+    read : ndarray of uint32, shape (blocks,)
+        Bytes of input used: in software up to 8 too high but never above the length, on hardware always the length.
+    written : ndarray of uint32, shape (blocks,)
+        Bytes it inflated to.
+    crcs : ndarray of uint32, shape (blocks,)
+        Their CRC-32.
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not fit each other or the buffers.
+    """
+    cdef Py_ssize_t count = offsets.shape[0]
+    cdef Py_ssize_t i
+    cdef Py_ssize_t at = 0
+    if lengths.shape[0] != count or sizes.shape[0] != count:
+        raise ValueError("offsets, lengths and sizes must be of one length")
+    for i in range(count):
+        if not (0 <= offsets[i] <= src.shape[0] and 0 <= lengths[i] <= src.shape[0] - offsets[i]):
+            raise ValueError(f"stream {i} ({lengths[i]} bytes at {offsets[i]}) is not within the {src.shape[0]} bytes of input")
+        if not (0 <= sizes[i] <= dst.shape[0] - at) or sizes[i] > MAX_BLOCK or lengths[i] > MAX_BLOCK:
+            raise ValueError(f"stream {i} ({sizes[i]} bytes, inflated) does not fit into the output")
+        at += sizes[i]
+    cdef Batch batch = Batch(count)
+    cdef Block *block
+    at = 0
+    for i in range(count):
+        block = &batch.blocks[i]
+        block.src = &src[0] + offsets[i] if src.shape[0] else NULL
+        block.size = lengths[i]
+        block.dst = &dst[0] + at if dst.shape[0] else NULL
+        block.room = sizes[i]
+        at += sizes[i]
+    batch.run(share(count))
+    statuses = np.empty(count, np.uint32)
+    read = np.empty(count, np.uint32)
+    written = np.empty(count, np.uint32)
+    crcs = np.empty(count, np.uint32)
+    cdef uint32_t[::1] statuses_view = statuses, read_view = read, written_view = written, crcs_view = crcs
+    for i in range(count):
+        statuses_view[i] = batch.blocks[i].status
+        read_view[i] = batch.blocks[i].read
+        written_view[i] = batch.blocks[i].written
+        crcs_view[i] = batch.blocks[i].crc
+    return statuses, read, written, crcs
+
+
+def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssize_t limit) -> bytes:
+    """Inflate one raw deflate stream of unknown size.
+
+    libqpl's software path takes a truncated stream for a whole one: the caller must have another proof, such as a checksum,
+    that what comes back is all.
+
+    Parameters
+    ----------
+    src : buffer of bytes
+        The stream.
+    guess : int
+        Bytes to reserve at first.
+    limit : int
+        Bytes that the stream may inflate to at the most.
+
+    Raises
+    ------
+    CorruptDataError
+        If libqpl refuses the stream, or it inflates to more than `limit` bytes.
+    """
+    cdef Py_ssize_t size = src.shape[0]
+    cdef Py_ssize_t capacity = max(1, min(guess, limit))
+    cdef Py_ssize_t at = 0
+    cdef Worker worker
+    cdef Block block
+    cdef uint8_t[::1] view
+    cdef BytesWriter writer = BytesWriter(capacity)
+    if not 0 < size <= MAX_BLOCK or limit > MAX_BLOCK:
+        raise CorruptDataError(f"a stream of {size} bytes; 1 to {MAX_BLOCK} can be inflated")
+    view = writer
+    block.src = &src[0]
+    block.size = size
+    block.dst = &view[0]
+    block.room = capacity
+    open_worker(&worker)
+    try:
+        with nogil:
+            decompress_block(&worker, &block)
+        at = block.written
+        while block.status == QPL_STS_MORE_OUTPUT_NEEDED and capacity < limit:
+            view = None
+            capacity = min(limit, 2 * capacity)
+            writer.resize(capacity)
+            view = writer
+            block.dst = &view[0] + at
+            block.room = capacity - at
+            with nogil:
+                continue_block(&worker, &block)
+            at += block.written
+    finally:
+        close_worker(&worker)
+    view = None
+    if block.status == QPL_STS_MORE_OUTPUT_NEEDED:
+        raise CorruptDataError(f"the stream of {size} bytes inflates to more than {limit} bytes")
+    if block.status != QPL_STS_OK:
+        raise CorruptDataError(
+            f"the stream of {size} bytes cannot be inflated", block.status, status_name(block.status)
+        )
+    return writer.finish(at)
+
+
+def compress_pages(buffer, Py_ssize_t page_size=4096, huffman="fixed"):
+    """Compress pages, each on its own: the payload of QEMU's ``qpl`` multifd method.
+
+    Parameters
+    ----------
+    buffer : buffer of bytes
+        The pages, one after the other.
+    page_size : int
+        Bytes in a page.
+    huffman : {"fixed", "dynamic"}
+        deflate's fixed Huffman tables, as QEMU writes, or tables made for each page: smaller and slower, and as readable.
+
+    Returns
+    -------
+    lengths : ndarray of uint32, shape (pages,)
+        Bytes of each page in the payload; `page_size` for one that does not get smaller and is there as it was.
+    payload : bytes
+        The pages' raw deflate streams (RFC 1951), one after the other.
+
+    Raises
+    ------
+    ValueError
+        If `buffer` does not hold whole pages, or `huffman` is neither word.
+    QplError
+        If libqpl fails for another reason than the page not getting smaller.
+    """
+    cdef const uint8_t[::1] src = _as_bytes(buffer)
+    cdef Py_ssize_t size = src.shape[0]
+    if huffman not in HUFFMAN:
+        raise ValueError(f"huffman is {huffman!r}; it must be one of {', '.join(HUFFMAN)}")
+    _check_page_size(page_size)
+    if size % page_size:
+        raise ValueError(f"{size} bytes are no whole number of pages of {page_size} bytes")
+    cdef Py_ssize_t count = size // page_size
+    lengths = np.empty(count, np.uint32)
+    if count == 0:
+        return lengths, b""
+    cdef BytesWriter writer = BytesWriter(size)
+    cdef uint8_t[::1] dst = writer
+    cdef uint32_t[::1] lengths_view = lengths
+    cdef Batch batch = Batch(count)
+    cdef Py_ssize_t threads = share(count)
+    cdef Py_ssize_t i
+    cdef Block *block
+    batch.compressing = True
+    batch.level = 1
+    batch.dynamic = HUFFMAN[huffman]
+    batch.keep_larger = True
+    batch.packed = threads == 1
+    for i in range(count):
+        block = &batch.blocks[i]
+        block.src = &src[0] + i * page_size
+        block.size = page_size
+        block.dst = &dst[0] + i * page_size
+        block.room = page_size - 1
+    batch.run(threads)
+    batch.check("page")
+    if not batch.packed:
+        batch.close_gaps()
+    block = &batch.blocks[count - 1]
+    cdef Py_ssize_t end = block.dst + block.written - &dst[0]
+    for i in range(count):
+        lengths_view[i] = batch.blocks[i].written
+    dst = None
+    return lengths, writer.finish(end)
+
+
+def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
+    """Inflate pages: the inverse of `compress_pages`.
+
+    Parameters
+    ----------
+    payload : buffer of bytes
+        The pages' streams, one after the other.
+    lengths : array_like of int, shape (pages,)
+        Bytes of each page in `payload`; `page_size` for one that is there as it is.
+    page_size : int
+        Bytes in a page.
+    out : writable buffer of bytes, optional
+        ``pages * page_size`` bytes to inflate into.
+
+    Returns
+    -------
+    bytes, or `out` if given
+
+    Raises
+    ------
+    ValueError
+        If `out` is of another size, read-only or not contiguous.
+    CorruptDataError
+        If a length is 0 or larger than a page, the lengths are not those of the payload, or a stream does not inflate to
+        exactly one page. The message names the page. What `out` holds then is undefined.
+    """
+    cdef const uint8_t[::1] src = _as_bytes(payload)
+    _check_page_size(page_size)
+    cdef const int64_t[::1] sizes = np.ascontiguousarray(lengths, np.int64)
+    cdef Py_ssize_t count = sizes.shape[0]
+    cdef Py_ssize_t i
+    cdef Py_ssize_t at = 0
+    for i in range(count):
+        if not 0 < sizes[i] <= page_size:
+            raise CorruptDataError(f"page {i} has length {sizes[i]}; it must be 1 to {page_size}")
+        at += sizes[i]
+    if at != src.shape[0]:
+        raise CorruptDataError(f"the lengths add up to {at} bytes, but the payload has {src.shape[0]}")
+    cdef BytesWriter writer = None
+    cdef uint8_t[::1] dst
+    if out is None:
+        writer = BytesWriter(count * page_size)
+        dst = writer
+    else:
+        dst = _as_writable_bytes(out)
+        if dst.shape[0] != count * page_size:
+            raise ValueError(f"out has {dst.shape[0]} bytes; {count} pages of {page_size} have {count * page_size}")
+    cdef Batch batch = Batch(count)
+    cdef Block *block
+    at = 0
+    for i in range(count):
+        block = &batch.blocks[i]
+        block.src = &src[0] + at
+        block.size = sizes[i]
+        block.dst = &dst[0] + i * page_size
+        block.room = page_size
+        at += sizes[i]
+    batch.keep_larger = True
+    batch.run(share(count))
+    for i in range(count):
+        block = &batch.blocks[i]
+        if block.status != QPL_STS_OK:
+            raise CorruptDataError(
+                f"page {i} of {count} cannot be inflated", block.status, status_name(block.status)
+            )
+        if block.written != page_size:
+            raise CorruptDataError(f"page {i} of {count} inflates to {block.written} bytes, not {page_size}")
+    if writer is None:
+        return out
+    dst = None
+    return writer.finish(count * page_size)
+
+
+def _check_page_size(Py_ssize_t page_size) -> None:
+    if not 2 <= page_size <= MAX_BLOCK:
+        raise ValueError(f"page_size is {page_size}; it must be 2 to {MAX_BLOCK}")
+
+
+def _as_bytes(buffer) -> memoryview:
+    view = memoryview(buffer)
+    if not view.c_contiguous:
+        raise ValueError("a contiguous buffer is required")
+    return view.cast("B")
+
+
+def _as_writable_bytes(buffer) -> memoryview:
+    view = _as_bytes(buffer)
+    if view.readonly:
+        raise ValueError("out is read-only")
+    return view

@@ -1,0 +1,24 @@
+"""Which path did what, in this process."""
+
+from __future__ import annotations
+
+from numcodecs_qpl import _core, containers
+
+
+def stats() -> dict[str, dict[str, int]]:
+    """Count what this process has done since it began (or forked), or since `reset_stats`.
+
+    Returns
+    -------
+    dict
+        ``"hardware"`` and ``"software"``: blocks ``"compressed"`` and ``"decompressed"`` on each of libqpl's paths, tried ones
+        included. ``"fallback"``: blocks that went from hardware to software, by libqpl's name of the reason. ``"inflate"``: chunks
+        that ISA-L read, by reason. ``"pool"``: libqpl jobs ``"made"`` and ``"idle"`` now.
+    """
+    return {**_core.stats(), "inflate": containers.inflate_stats()}
+
+
+def reset_stats() -> None:
+    """Set the counts of `stats` to zero."""
+    _core.reset_stats()
+    containers.reset_inflate_stats()
