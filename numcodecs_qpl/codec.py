@@ -12,7 +12,8 @@ from numcodecs_qpl._core import HUFFMAN, MAX_BLOCK
 from numcodecs_qpl.containers import CONTAINERS, Reader
 
 DEFAULT_BLOCK_SIZE = 65536
-"""The smallest power of two that costs under 1 % of ratio on the benchmark data (the table is in ``docs/format.md``)."""
+"""The smallest power of two that costs under 1 % of ratio on the benchmark data (the table is in
+``docs/format.md``)."""
 
 LEVELS = (1, 3)
 """The two levels that libqpl has; 3 is done in software only."""
@@ -21,26 +22,27 @@ LEVELS = (1, 3)
 class QPL(Codec):  # type: ignore[misc]
     """Deflate through libqpl: on an In-Memory Analytics Accelerator where there is one, else in software.
 
-    What it writes is standard: any gzip, zlib or inflate reads it without this package. What it reads is any gzip member, zlib
-    stream or deflate stream, of whatever producer.
+    What it writes is standard: any gzip, zlib or inflate reads it without this package. What it reads is any gzip
+    member, zlib stream or deflate stream, of whatever producer.
 
     Parameters
     ----------
     level : {1, 3}
         libqpl's two compression levels. 3 is smaller and about three times slower, and never runs on hardware.
     container : {"gzip", "zlib", "deflate"}
-        What stands around the deflate streams: gzip (RFC 1952) of one or more members, zlib (RFC 1950), or nothing (RFC 1951:
-        no checksum, so damage may go unseen).
+        What stands around the deflate streams: gzip (RFC 1952) of one or more members, zlib (RFC 1950), or nothing
+        (RFC 1951: no checksum, so damage may go unseen).
     block_size : int, optional
-        Uncompressed bytes in a gzip member, 1 to 2**31 - 1; 65536 if not given. Members are independent of each other: they are
-        what threads and hardware queues work on side by side. The other containers are one stream and take none.
+        Uncompressed bytes in a gzip member, 1 to 2**31 - 1; 65536 if not given. Members are independent of each
+        other: they are what threads and hardware queues work on side by side. The other containers are one stream and
+        take none.
     huffman : {"dynamic", "fixed"}
         Huffman tables made for each block, or deflate's fixed ones: larger and, in software, not faster.
 
     Notes
     -----
-    The same input and configuration give the same bytes, whatever the threads or the process. Where the work runs is no part
-    of the configuration: see `numcodecs_qpl.set_path` and `numcodecs_qpl.set_threads`.
+    The same input and configuration give the same bytes, whatever the threads or the process. Where the work runs is
+    no part of the configuration: see `numcodecs_qpl.set_path` and `numcodecs_qpl.set_threads`.
 
     Examples
     --------
@@ -51,6 +53,7 @@ class QPL(Codec):  # type: ignore[misc]
     >>> encoded = QPL().encode(data)
     >>> gzip.decompress(encoded) == data.tobytes()
     True
+
     """
 
     codec_id = "qpl"
@@ -71,9 +74,7 @@ class QPL(Codec):  # type: ignore[misc]
         if CONTAINERS[container].blocks:
             block_size = _checked_block_size(block_size)
         elif block_size is not None:
-            raise ValueError(
-                f"block_size is {block_size!r}, but container {container!r} is one stream"
-            )
+            raise ValueError(f"block_size is {block_size!r}, but container {container!r} is one stream")
         self.level = level
         self.container = container
         self.block_size = block_size
@@ -100,6 +101,7 @@ class QPL(Codec):  # type: ignore[misc]
             If `buf` is not contiguous or too large.
         QplError
             If the hardware path is forced and cannot be used, or libqpl fails.
+
         """
         return CONTAINERS[self.container].encode(
             _bytes_of(buf),
@@ -125,9 +127,12 @@ class QPL(Codec):  # type: ignore[misc]
         Raises
         ------
         CorruptDataError
-            If the data is damaged, truncated, or not of this codec's container. It is a ValueError. `out` is then undefined.
+            If the data is damaged, truncated, or not of this codec's container. It is a ValueError. `out` is then
+            undefined.
         TypeError, ValueError
-            If `buf` or `out` is of a kind that cannot be used, or `out` is of another size. Nothing is written outside of it.
+            If `buf` or `out` is of a kind that cannot be used, or `out` is of another size. Nothing is written
+            outside of it.
+
         """
         src = _bytes_of(buf)
         decode = CONTAINERS[self.container].decode

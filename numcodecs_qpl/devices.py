@@ -1,0 +1,155 @@
+"""Which In-Memory Analytics Accelerators and work queues the system has, as Linux tells.
+
+The attributes under ``/sys/bus/dsa/devices`` are those of the Linux kernel's
+``Documentation/ABI/stable/sysfs-driver-dma-idxd``; that an IAA is called ``iax<m>`` there, a queue's ``name`` attribute
+and the device node ``/dev/iax/wq<m>.<n>`` are in its idxd driver (``drivers/dma/idxd``: init.c, sysfs.c, cdev.c).
+Nothing is opened but text files: a look does not take a queue from anyone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+SYSFS = "/sys/bus/dsa/devices"
+"""Where the idxd driver shows its devices; it is not there if the driver is not."""
+
+NODES = "/dev/iax"
+"""Where the device nodes of the queues are."""
+
+# The bus has the queues' device nodes too, as "iax!wq1.0".
+_DEVICE = re.compile(r"iax(\d+)")
+_QUEUE = re.compile(r"wq(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True)
+class WorkQueue:
+    """A work queue of an accelerator; None stands for what the system does not tell.
+
+    Attributes
+    ----------
+    dev : str
+        The kernel's name, ``wq<m>.<n>``.
+    state : str or None
+        "enabled" or "disabled".
+    mode : str or None
+        "shared" or "dedicated" (one program at a time; libqpl takes only shared ones).
+    type : str or None
+        Whom the queue serves: "user", "kernel" or "none".
+    name : str or None
+        The name that was given to it when it was set up.
+    size : int or None
+        Descriptors that it holds.
+    node : str
+        Path of the device node that a program opens.
+    node_exists : bool
+        Whether there is such a node; only an enabled queue of type "user" has one.
+    may_open : bool
+        Whether the permissions let this user open it to read and write.
+
+    """
+
+    dev: str
+    state: str | None
+    mode: str | None
+    type: str | None
+    name: str | None
+    size: int | None
+    node: str
+    node_exists: bool
+    may_open: bool
+
+
+@dataclass(frozen=True)
+class Device:
+    """An In-Memory Analytics Accelerator; None stands for what the system does not tell.
+
+    Attributes
+    ----------
+    dev : str
+        The kernel's name, ``iax<m>``.
+    state : str or None
+        "enabled", "disabled" or "halted".
+    numa_node : int or None
+        The NUMA node it is nearest to; -1 for none.
+    version : str or None
+        The hardware's version, like "0x100".
+    queues : tuple of WorkQueue
+        All of its work queues, set up or not.
+
+    """
+
+    dev: str
+    state: str | None
+    numa_node: int | None
+    version: str | None
+    queues: tuple[WorkQueue, ...]
+
+
+def devices(root: Path = Path("/")) -> list[Device]:
+    """List the accelerators of the system.
+
+    It never fails: a file that is missing or cannot be read is a None, and a system without the driver has no devices.
+
+    Parameters
+    ----------
+    root : Path
+        Folder to take for ``/``.
+
+    """
+    folder = root / SYSFS.lstrip("/")
+    return [_device(root, path) for path in _numbered(folder, _DEVICE)]
+
+
+def _device(root: Path, path: Path) -> Device:
+    return Device(
+        dev=path.name,
+        state=_text(path / "state"),
+        numa_node=_number(path / "numa_node"),
+        version=_text(path / "version"),
+        queues=tuple(_queue(root, queue) for queue in _numbered(path, _QUEUE)),
+    )
+
+
+def _queue(root: Path, path: Path) -> WorkQueue:
+    node = f"{NODES}/{path.name}"
+    here = root / node.lstrip("/")
+    return WorkQueue(
+        dev=path.name,
+        state=_text(path / "state"),
+        mode=_text(path / "mode"),
+        type=_text(path / "type"),
+        name=_text(path / "name"),
+        size=_number(path / "size"),
+        node=node,
+        node_exists=os.access(here, os.F_OK),
+        # Asked, not tried: opening a queue makes this process one of its clients.
+        may_open=os.access(here, os.R_OK | os.W_OK, effective_ids=True),
+    )
+
+
+def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """Entries of `folder` whose whole name is of the pattern, in the order of its numbers."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return []
+    matches = [match for match in map(pattern.fullmatch, names) if match]
+    matches.sort(key=lambda match: [int(number) for number in match.groups()])
+    return [folder / match[0] for match in matches]
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(_text(path) or "")
+    except ValueError:
+        return None

@@ -33,9 +33,7 @@ def run(*command: str | Path) -> str:
     if shutil.which(program) is None:
         raise FetchError(f"{program} is not on this machine")
     try:
-        done = subprocess.run(
-            [str(word) for word in command], capture_output=True, text=True, timeout=TIMEOUT
-        )
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired as error:
         raise FetchError(f"{program} gave no answer in {TIMEOUT} s") from error
     if done.returncode:

@@ -3,6 +3,7 @@
 from numcodecs_qpl._core._batch import (
     HUFFMAN,
     MAX_BLOCK,
+    OUTPUT_SLACK,
     BytesWriter,
     compress_blocks,
     compress_bound,
@@ -28,6 +29,7 @@ from numcodecs_qpl._core.threads import get_threads, set_threads
 __all__ = [
     "HUFFMAN",
     "MAX_BLOCK",
+    "OUTPUT_SLACK",
     "BytesWriter",
     "CorruptDataError",
     "QplError",

@@ -11,6 +11,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove
 
 from numcodecs_qpl._core._jobs cimport (
+    SLACK,
     Block,
     Worker,
     close_worker,
@@ -38,14 +39,20 @@ cdef extern from "Python.h":
 # libqpl counts bytes in 32 bits; half of that is what its callers handle in a signed int.
 MAX_BLOCK = 2**31 - 1
 
+OUTPUT_SLACK = SLACK
+"""Bytes after an output that are best left free: inflating is then a little faster, and they may be spoiled."""
+
+cdef enum:
+    RUNS_PER_THREAD = 4  # few, as each costs a detour; several, as threads are not equally fast
+
 HUFFMAN = {"fixed": False, "dynamic": True}
 
 
 def compress_bound(size: int) -> int:
     """Largest raw deflate stream that libqpl makes of `size` bytes.
 
-    Incompressible data comes out as stored blocks of 65,535 bytes with 5 bytes each, sometimes one block more than needed
-    (measured). The 16 are what libqpl wants to have free beyond what it writes.
+    Incompressible data comes out as stored blocks of 65,535 bytes with 5 bytes each, sometimes one block more than
+    needed (measured). The 16 are what libqpl wants to have free beyond what it writes.
     """
     return size + 5 * (size // 65535 + 2) + 16
 
@@ -124,6 +131,7 @@ cdef class Batch:
 
     cdef Block *blocks
     cdef Py_ssize_t count
+    cdef Py_ssize_t run_length
     cdef atomic_llong taken
     cdef bint compressing
     cdef bint dynamic
@@ -134,6 +142,7 @@ cdef class Batch:
 
     def __cinit__(self, Py_ssize_t count):
         self.count = count
+        self.run_length = count
         self.blocks = <Block *>calloc(count if count else 1, sizeof(Block))
         if self.blocks == NULL:
             raise MemoryError(f"no memory for a batch of {count} blocks")
@@ -142,16 +151,17 @@ cdef class Batch:
         free(self.blocks)
 
     def work(self) -> None:
-        """Do blocks until none is left. Any number of threads may be in here."""
+        """Do runs of blocks until none is left. Any number of threads may be in here."""
         cdef Worker worker
-        cdef Py_ssize_t i
+        cdef Py_ssize_t start, i
         open_worker(&worker)
         with nogil:
             while True:
-                i = atomic_fetch_add(&self.taken, 1)
-                if i >= self.count:
+                start = self.run_length * atomic_fetch_add(&self.taken, 1)
+                if start >= self.count:
                     break
-                self.do_block(&worker, i)
+                for i in range(start, min(start + self.run_length, self.count)):
+                    self.do_block(&worker, i)
             close_worker(&worker)
 
     cdef void do_block(self, Worker *worker, Py_ssize_t i) noexcept nogil:
@@ -170,14 +180,25 @@ cdef class Batch:
         else:
             decompress_block(worker, block)
 
-    cdef int run(self, Py_ssize_t threads) except -1:
+    cdef int run(self, bint slack) except -1:
+        # `slack` says whether the SLACK bytes after the last block may be spoiled. Those after any other block may where the
+        # same thread writes there next.
+        cdef Py_ssize_t threads = max(1, min(<Py_ssize_t>get_threads(), self.count))
+        cdef Py_ssize_t i
+        self.packed = self.compressing and threads == 1
+        if threads > 1:
+            self.run_length = max(1, self.count // (RUNS_PER_THREAD * threads))
+        for i in range(self.count):
+            self.blocks[i].slack = slack if i == self.count - 1 else (i + 1) % self.run_length != 0
         if threads > 1:
             spread(self.work, threads)
         else:
             self.work()
+        if self.compressing and not self.packed:
+            self.close_gaps()
         return 0
 
-    cdef Py_ssize_t close_gaps(self) noexcept:
+    cdef void close_gaps(self) noexcept:
         # After threads have each written into a slot of its own: move the results together.
         cdef Py_ssize_t i
         cdef uint8_t *end
@@ -185,7 +206,6 @@ cdef class Batch:
             end = self.blocks[i - 1].dst + self.blocks[i - 1].written + self.gap
             memmove(end, self.blocks[i].dst, self.blocks[i].written)
             self.blocks[i].dst = end
-        return 0
 
     cdef int check(self, str what) except -1:
         cdef Py_ssize_t i
@@ -197,12 +217,6 @@ cdef class Batch:
                     status_name(self.blocks[i].status),
                 )
         return 0
-
-
-cdef Py_ssize_t share(Py_ssize_t blocks):
-    # Threads that a batch of so many blocks is worth.
-    cdef Py_ssize_t threads = get_threads()
-    return max(1, min(threads, blocks))
 
 
 def compress_blocks(
@@ -258,13 +272,11 @@ def compress_blocks(
     if dst.shape[0] < needed:
         raise ValueError(f"the output buffer has {dst.shape[0]} bytes; up to {needed} may be needed")
     cdef Batch batch = Batch(count)
-    cdef Py_ssize_t threads = share(count)
     cdef Py_ssize_t i
     cdef Block *block
     batch.compressing = True
     batch.level = level
     batch.dynamic = dynamic
-    batch.packed = threads == 1
     batch.gap = tail + head
     for i in range(count):
         block = &batch.blocks[i]
@@ -273,10 +285,8 @@ def compress_blocks(
         block.dst = &dst[0] + i * slot + head
         # The room is the same with any number of threads: libqpl's choice of block type may look at it.
         block.room = compress_bound(block.size)
-    batch.run(threads)
+    batch.run(slack=True)
     batch.check("block")
-    if not batch.packed:
-        batch.close_gaps()
     offsets = np.empty(count, np.int64)
     lengths = np.empty(count, np.uint32)
     crcs = np.empty(count, np.uint32)
@@ -307,7 +317,7 @@ def decompress_blocks(
     offsets, lengths : ndarray of int64, shape (blocks,)
         Where in `src` each stream begins, and its bytes.
     dst : writable buffer of bytes
-        ``sum(sizes)`` bytes.
+        ``sum(sizes)`` bytes. `OUTPUT_SLACK` or more after these may be spoiled.
     sizes : ndarray of int64, shape (blocks,)
         Bytes that each stream is to inflate to; no more is written.
 
@@ -319,8 +329,8 @@ def decompress_blocks(
         Bytes of input used: in software up to 8 too high but never above the length, on hardware always the length.
     written : ndarray of uint32, shape (blocks,)
         Bytes it inflated to.
-    crcs : ndarray of uint32, shape (blocks,)
-        Their CRC-32.
+    crcs : ndarray of int64, shape (blocks,)
+        Their CRC-32; -1 where libqpl gave none (of the last block of a `dst` without slack, for one).
 
     Raises
     ------
@@ -334,7 +344,9 @@ def decompress_blocks(
         raise ValueError("offsets, lengths and sizes must be of one length")
     for i in range(count):
         if not (0 <= offsets[i] <= src.shape[0] and 0 <= lengths[i] <= src.shape[0] - offsets[i]):
-            raise ValueError(f"stream {i} ({lengths[i]} bytes at {offsets[i]}) is not within the {src.shape[0]} bytes of input")
+            raise ValueError(
+                f"stream {i} ({lengths[i]} bytes at {offsets[i]}) is not within the {src.shape[0]} bytes of input"
+            )
         if not (0 <= sizes[i] <= dst.shape[0] - at) or sizes[i] > MAX_BLOCK or lengths[i] > MAX_BLOCK:
             raise ValueError(f"stream {i} ({sizes[i]} bytes, inflated) does not fit into the output")
         at += sizes[i]
@@ -348,12 +360,13 @@ def decompress_blocks(
         block.dst = &dst[0] + at if dst.shape[0] else NULL
         block.room = sizes[i]
         at += sizes[i]
-    batch.run(share(count))
+    batch.run(slack=dst.shape[0] - at >= SLACK)
     statuses = np.empty(count, np.uint32)
     read = np.empty(count, np.uint32)
     written = np.empty(count, np.uint32)
-    crcs = np.empty(count, np.uint32)
-    cdef uint32_t[::1] statuses_view = statuses, read_view = read, written_view = written, crcs_view = crcs
+    crcs = np.empty(count, np.int64)
+    cdef uint32_t[::1] statuses_view = statuses, read_view = read, written_view = written
+    cdef int64_t[::1] crcs_view = crcs
     for i in range(count):
         statuses_view[i] = batch.blocks[i].status
         read_view[i] = batch.blocks[i].read
@@ -365,8 +378,8 @@ def decompress_blocks(
 def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssize_t limit) -> bytes:
     """Inflate one raw deflate stream of unknown size.
 
-    libqpl's software path takes a truncated stream for a whole one: the caller must have another proof, such as a checksum,
-    that what comes back is all.
+    libqpl's software path takes a truncated stream for a whole one: the caller must have another proof, such as a
+    checksum, that what comes back is all.
 
     Parameters
     ----------
@@ -388,7 +401,7 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
     cdef Worker worker
     cdef Block block
     cdef uint8_t[::1] view
-    cdef BytesWriter writer = BytesWriter(capacity)
+    cdef BytesWriter writer = BytesWriter(capacity + SLACK)
     if not 0 < size <= MAX_BLOCK or limit > MAX_BLOCK:
         raise CorruptDataError(f"a stream of {size} bytes; 1 to {MAX_BLOCK} can be inflated")
     view = writer
@@ -396,6 +409,7 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
     block.size = size
     block.dst = &view[0]
     block.room = capacity
+    block.slack = True
     open_worker(&worker)
     try:
         with nogil:
@@ -404,7 +418,7 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
         while block.status == QPL_STS_MORE_OUTPUT_NEEDED and capacity < limit:
             view = None
             capacity = min(limit, 2 * capacity)
-            writer.resize(capacity)
+            writer.resize(capacity + SLACK)
             view = writer
             block.dst = &view[0] + at
             block.room = capacity - at
@@ -433,7 +447,8 @@ def compress_pages(buffer, Py_ssize_t page_size=4096, huffman="fixed"):
     page_size : int
         Bytes in a page.
     huffman : {"fixed", "dynamic"}
-        deflate's fixed Huffman tables, as QEMU writes, or tables made for each page: smaller and slower, and as readable.
+        deflate's fixed Huffman tables, as QEMU writes, or tables made for each page: smaller and slower, and as
+        readable.
 
     Returns
     -------
@@ -464,24 +479,20 @@ def compress_pages(buffer, Py_ssize_t page_size=4096, huffman="fixed"):
     cdef uint8_t[::1] dst = writer
     cdef uint32_t[::1] lengths_view = lengths
     cdef Batch batch = Batch(count)
-    cdef Py_ssize_t threads = share(count)
     cdef Py_ssize_t i
     cdef Block *block
     batch.compressing = True
     batch.level = 1
     batch.dynamic = HUFFMAN[huffman]
     batch.keep_larger = True
-    batch.packed = threads == 1
     for i in range(count):
         block = &batch.blocks[i]
         block.src = &src[0] + i * page_size
         block.size = page_size
         block.dst = &dst[0] + i * page_size
         block.room = page_size - 1
-    batch.run(threads)
+    batch.run(slack=True)
     batch.check("page")
-    if not batch.packed:
-        batch.close_gaps()
     block = &batch.blocks[count - 1]
     cdef Py_ssize_t end = block.dst + block.written - &dst[0]
     for i in range(count):
@@ -513,8 +524,8 @@ def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
     ValueError
         If `out` is of another size, read-only or not contiguous.
     CorruptDataError
-        If a length is 0 or larger than a page, the lengths are not those of the payload, or a stream does not inflate to
-        exactly one page. The message names the page. What `out` holds then is undefined.
+        If a length is 0 or larger than a page, the lengths are not those of the payload, or a stream does not inflate
+        to exactly one page. The message names the page. What `out` holds then is undefined.
     """
     cdef const uint8_t[::1] src = _as_bytes(payload)
     _check_page_size(page_size)
@@ -531,7 +542,7 @@ def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
     cdef BytesWriter writer = None
     cdef uint8_t[::1] dst
     if out is None:
-        writer = BytesWriter(count * page_size)
+        writer = BytesWriter(count * page_size + SLACK)
         dst = writer
     else:
         dst = _as_writable_bytes(out)
@@ -548,7 +559,7 @@ def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
         block.room = page_size
         at += sizes[i]
     batch.keep_larger = True
-    batch.run(share(count))
+    batch.run(slack=writer is not None)
     for i in range(count):
         block = &batch.blocks[i]
         if block.status != QPL_STS_OK:

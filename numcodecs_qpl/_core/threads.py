@@ -24,6 +24,7 @@ def set_threads(count: int) -> None:
     ------
     ValueError
         If `count` is not a whole number of at least 1.
+
     """
     global _setting
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -38,13 +39,12 @@ def get_threads() -> int:
     ------
     ValueError
         If nothing was set and ``NUMCODECS_QPL_THREADS`` is not a whole number of at least 1.
+
     """
     if _setting is None:
         word = os.environ.get(THREADS_VARIABLE, "1")
         if not word.isdecimal() or int(word) < 1:
-            raise ValueError(
-                f"{THREADS_VARIABLE} is {word!r}; it must be a whole number of at least 1"
-            )
+            raise ValueError(f"{THREADS_VARIABLE} is {word!r}; it must be a whole number of at least 1")
         set_threads(int(word))
         return int(word)
     return _setting

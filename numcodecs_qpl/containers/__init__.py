@@ -22,10 +22,11 @@ class Container(NamedTuple):
     encode : callable
         ``encode(src, *, level, dynamic, block_size) -> bytes``; `src` is a memoryview of bytes.
     decode : callable
-        ``decode(src, out, reader) -> bytes or None``; `out` is a writable memoryview of bytes that is filled exactly (and
-        None comes back), or None.
+        ``decode(src, out, reader) -> bytes or None``; `out` is a writable memoryview of bytes that is filled exactly
+        (and None comes back), or None.
     blocks : bool
         Whether `block_size` means anything: a container of one stream has no blocks.
+
     """
 
     encode: Callable[..., bytes]

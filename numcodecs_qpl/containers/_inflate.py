@@ -1,8 +1,8 @@
 """What every container's reader needs: the limits, where the bytes go, and ISA-L's inflate for what libqpl can't read.
 
-libqpl, hardware and software alike, follows distances up to 4096 bytes only, and its software path takes a truncated stream for
-a whole one. ISA-L (PyPI's ``isal``) reads all of deflate and says where a stream ends; it is slower only where an IAA
-would have done the work.
+libqpl, hardware and software alike, follows distances up to 4096 bytes only, and its software path takes a truncated
+stream for a whole one. ISA-L (PyPI's ``isal``) reads all of deflate and says where a stream ends; it is slower only
+where an IAA would have done the work.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import Counter
+from collections.abc import Iterator
 
 from isal import igzip_lib
 
@@ -33,6 +34,7 @@ class Reader:
         Header signatures of producers whose streams libqpl could not read.
     size_hint : int
         Bytes that the chunk before this inflated to; 0 before the first.
+
     """
 
     def __init__(self) -> None:
@@ -82,6 +84,7 @@ class Stream:
     ----------
     end : int
         Offset in `src` of the first byte after the stream, once `pieces` has been used up.
+
     """
 
     def __init__(self, src: memoryview, start: int, what: str) -> None:
@@ -90,12 +93,12 @@ class Stream:
         self._what = what
         self.end = start
 
-    def pieces(self):  # type: ignore[no-untyped-def]
+    def pieces(self) -> Iterator[bytes]:
         """Yield the inflated bytes, in pieces of bounded size."""
         inflater = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
         at = self._start
         while not inflater.eof:
-            piece = b""
+            piece = self._src[:0]
             if inflater.needs_input:
                 piece = self._src[at : at + _PIECE]
                 at += len(piece)
@@ -103,7 +106,7 @@ class Stream:
                     raise CorruptDataError(f"{self._what} is truncated: it ends with the data")
             try:
                 inflated = inflater.decompress(piece, _PIECE)
-            except igzip_lib.error as error:
+            except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub declares an instance
                 raise CorruptDataError(f"{self._what} is damaged: {error}") from error
             if inflated:
                 yield inflated

@@ -23,16 +23,15 @@ _SIGNATURE = b""
 def encode(src: memoryview, *, level: int, dynamic: bool, block_size: int) -> bytes:
     """Compress `src` as one stream; `block_size` is not used."""
     writer = BytesWriter(compress_bound(len(src)))
-    _, lengths, _ = compress_blocks(
-        src, writer, max(1, len(src)), level=level, dynamic=dynamic
-    )
+    _, lengths, _ = compress_blocks(src, writer, max(1, len(src)), level=level, dynamic=dynamic)
     return writer.finish(int(lengths[0]))
 
 
 def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | None:
     """Inflate one raw stream of any producer.
 
-    Where `out` tells the size, libqpl does it. Where nothing does, only ISA-L can tell a whole stream from a truncated one.
+    Where `out` tells the size, libqpl does it. Where nothing does, only ISA-L can tell a whole stream from a
+    truncated one.
 
     Raises
     ------
@@ -40,6 +39,7 @@ def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | N
         If the stream is damaged or truncated, as far as that can be seen, or goes on after its end.
     ValueError
         If `out` is of another size than the data inflates to.
+
     """
     if out is None:
         note_inflate("bare deflate of unknown size")

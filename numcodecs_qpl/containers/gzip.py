@@ -1,7 +1,8 @@
 """gzip (RFC 1952): one or more members, with an index in their headers.
 
-Each member that is written here tells its own size in an FEXTRA subfield "IG", as PyPI's ``pgzip`` writes it (read in its version 0.4.0;
-``docs/format.md`` has it byte by byte), and its trailer tells the uncompressed one. So a reader finds every member by hopping, without inflating.
+Each member that is written here tells its own size in an FEXTRA subfield "IG", as PyPI's ``pgzip`` writes it (read in
+its version 0.4.0; ``docs/format.md`` has it byte by byte), and its trailer tells the uncompressed one. So a reader
+finds every member by hopping, without inflating.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from isal import isal_zlib
 
 from numcodecs_qpl._core import (
     MAX_BLOCK,
+    OUTPUT_SLACK,
     BytesWriter,
     CorruptDataError,
     compress_blocks,
@@ -46,8 +48,11 @@ TRAILER = struct.Struct("<II")
 """CRC-32 and size modulo 2**32 of the uncompressed bytes."""
 
 _FIXED = struct.Struct("<3sBIBB")
-_NO_STREAM = 2
-"""Bytes of the shortest raw deflate stream."""
+_SHORTEST_STREAM = 2
+"""Bytes of the raw deflate stream of nothing."""
+
+_WINDOW = 1 << 18
+"""Bytes that are copied at once in a search."""
 
 
 def encode(src: memoryview, *, level: int, dynamic: bool, block_size: int) -> bytes:
@@ -92,6 +97,7 @@ def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | N
         If the data is not gzip, is damaged or truncated, or has something else than zeros after the last member.
     ValueError
         If `out` is of another size than the data inflates to.
+
     """
     signature = _signature(_header(src, 0))
     if signature in reader.needs_inflate:
@@ -105,8 +111,10 @@ def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | N
             if _decode_planned(src, plan, out):
                 return None
         else:
-            writer = BytesWriter(size)
-            if _decode_planned(src, plan, writer):
+            writer = BytesWriter(size + OUTPUT_SLACK)
+            with memoryview(writer) as view:
+                whole = _decode_planned(src, plan, view)
+            if whole:
                 return writer.finish(size)
     result = _decode_serially(src, out)
     # It was no damage, then, but a producer of streams that libqpl does not read, or of members without an index.
@@ -143,13 +151,9 @@ def _header(src: memoryview, at: int) -> _Header:
     try:
         magic, flags, _mtime, extra_flags, os, *_ = _FIXED.unpack_from(src, at)
     except struct.error:
-        raise CorruptDataError(
-            f"the gzip header at byte {at} is truncated: the data has {len(src)} bytes"
-        ) from None
+        raise CorruptDataError(f"the gzip header at byte {at} is truncated: the data has {len(src)} bytes") from None
     if magic != MAGIC:
-        raise CorruptDataError(
-            f"no gzip member begins at byte {at}: {magic.hex(' ')} instead of {MAGIC.hex(' ')}"
-        )
+        raise CorruptDataError(f"no gzip member begins at byte {at}: {magic.hex(' ')} instead of {MAGIC.hex(' ')}")
     if flags & _RESERVED:
         raise CorruptDataError(f"the gzip header at byte {at} has reserved flags: {flags:#04x}")
     end = at + _FIXED.size
@@ -204,7 +208,7 @@ def _plan(src: memoryview) -> _Plan | None:
         header = _header(src, at)
         end = len(src) if header.member_size is None else at + header.member_size
         length = end - TRAILER.size - header.end
-        if length < _NO_STREAM or end > len(src):
+        if length < _SHORTEST_STREAM or end > len(src):
             return None
         crc, size = TRAILER.unpack_from(src, end - TRAILER.size)
         # Never take memory for more than such a stream can hold.
@@ -217,21 +221,28 @@ def _plan(src: memoryview) -> _Plan | None:
         plan.sizes.append(size)
         plan.crcs.append(crc)
         at = end
-        if src[at : at + 1] == b"\0" and not any(src[at:]):
+        if _is_padding(src, at):
             break
     return plan if sum(plan.sizes) <= MAX_BLOCK else None
+
+
+def _is_padding(src: memoryview, at: int) -> bool:
+    """Whether nothing but zeros follows."""
+    return at < len(src) and src[at] == 0 and not np.frombuffer(src, np.uint8, offset=at).any()
 
 
 def _hides_a_member(rest: memoryview) -> bool:
     """Whether the last trailer stands before a member's beginning too, further up.
 
-    Then what looks like one member may be several of the same content, and libqpl, which stops at the first one's end and
-    cannot say so on hardware, would find all as the last trailer says.
+    Then what looks like one member may be several of the same content, and libqpl, which stops at the first one's end
+    and cannot say so on hardware, would find all as the last trailer says.
     """
-    return bytes(rest).find(bytes(rest[-TRAILER.size :]) + MAGIC) >= 0
+    needle = bytes(rest[-TRAILER.size :]) + MAGIC
+    starts = range(0, len(rest), _WINDOW)
+    return any(needle in bytes(rest[start : start + _WINDOW + len(needle) - 1]) for start in starts)
 
 
-def _decode_planned(src: memoryview, plan: _Plan, dst: memoryview | BytesWriter) -> bool:
+def _decode_planned(src: memoryview, plan: _Plan, dst: memoryview) -> bool:
     """Inflate by libqpl, and say whether every member came out as its trailer says."""
     statuses, read, written, crcs = decompress_blocks(
         src,
@@ -240,12 +251,12 @@ def _decode_planned(src: memoryview, plan: _Plan, dst: memoryview | BytesWriter)
         dst,
         np.array(plan.sizes, np.int64),
     )
-    return (
-        not statuses.any()
-        and np.array_equal(read, plan.lengths)
-        and np.array_equal(written, plan.sizes)
-        and np.array_equal(crcs, plan.crcs)
-    )
+    if statuses.any() or not np.array_equal(read, plan.lengths) or not np.array_equal(written, plan.sizes):
+        return False
+    for number in np.flatnonzero(crcs < 0).tolist():
+        start = sum(plan.sizes[:number])
+        crcs[number] = isal_zlib.crc32(dst[start : start + plan.sizes[number]])
+    return np.array_equal(crcs, plan.crcs)
 
 
 def _decode_serially(src: memoryview, out: memoryview | None) -> bytes | None:
@@ -254,7 +265,7 @@ def _decode_serially(src: memoryview, out: memoryview | None) -> bytes | None:
     at = 0
     number = 0
     while at < len(src):
-        if number and not any(src[at:]):
+        if number and _is_padding(src, at):
             break
         what = f"gzip member {number} at byte {at}"
         stream = Stream(src, _header(src, at).end, what)

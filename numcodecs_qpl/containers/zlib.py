@@ -57,19 +57,20 @@ def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | N
         If the data is not zlib, is damaged or truncated, needs a preset dictionary, or goes on after the stream.
     ValueError
         If `out` is of another size than the data inflates to.
+
     """
     signature = _check_header(src)
     if signature in reader.needs_inflate:
         note_inflate("producer known to need it")
         return _decode_by_isal(src, out)
-    result = _decode_by_libqpl(src, out, reader)
+    result = _decode_by_libqpl(src, out, reader.size_hint)
     if result is None:
         inflated = _decode_by_isal(src, out)
         reader.needs_inflate.add(signature)
         note_inflate("not readable by libqpl")
         return inflated
     reader.size_hint = len(result)
-    return None if out is not None else result
+    return None if isinstance(result, memoryview) else result
 
 
 def _check_header(src: memoryview) -> bytes:
@@ -85,10 +86,8 @@ def _check_header(src: memoryview) -> bytes:
     return header
 
 
-def _decode_by_libqpl(
-    src: memoryview, out: memoryview | None, reader: Reader
-) -> bytes | memoryview | None:
-    """Inflate by libqpl; None unless the size of `out` and the Adler-32 prove that it is all and right."""
+def _decode_by_libqpl(src: memoryview, out: memoryview | None, size_hint: int) -> bytes | memoryview | None:
+    """Inflate by libqpl, to bytes or into `out`; None unless size and Adler-32 prove that it is all and right."""
     stream = src[len(HEADER) : -_TRAILER_SIZE]
     stated = int.from_bytes(src[-_TRAILER_SIZE:], "big")
     if not len(stream):
@@ -107,7 +106,7 @@ def _decode_by_libqpl(
         result = out
     else:
         limit = min(MAX_BLOCK, MAX_EXPANSION * len(stream))
-        guess = reader.size_hint or max(_FIRST_GUESS, 4 * len(stream))
+        guess = size_hint or max(_FIRST_GUESS, 4 * len(stream))
         try:
             result = decompress_stream(stream, guess, limit)
         except CorruptDataError:

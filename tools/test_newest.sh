@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Run the tests on the newest Python that is here, 3.12 or later, with the newest zarr and numcodecs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+candidates=(python3.{15,14,13,12})
+if command -v pyenv >/dev/null; then
+    for version in 15 14 13 12; do
+        candidates+=("$(pyenv root)"/versions/3."$version".*/bin/python3)
+    done
+fi
+
+for candidate in "${candidates[@]}"; do
+    # A pyenv shim exists for versions that are not active, too: only running it tells.
+    if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+        venv=".venv-newest"
+        [ -e "$venv/ready" ] || { "$candidate" -m venv "$venv" && touch "$venv/ready"; }
+        export PATH="$PWD/$venv/bin:$PATH"
+        pip install -q --disable-pip-version-check -Cbuild-dir="build/newest" \
+            -Csetup-args=-Dwerror=true ".[test]"
+        python - <<'END'
+import platform
+from importlib.metadata import version
+
+print(f"== Python {platform.python_version()}, zarr {version('zarr')}, numcodecs {version('numcodecs')}")
+END
+        exec pytest
+    fi
+done
+
+echo "== NOT TESTED: the newest zarr and numcodecs. They want Python 3.12 or later, and this machine has none." >&2
+echo "== Looked for: ${candidates[*]}" >&2
