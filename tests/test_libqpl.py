@@ -25,7 +25,7 @@ def compress(data: bytes, *, level: int = 1, dynamic: bool = True) -> tuple[byte
 
 def decompress(stream: bytes, room: int) -> tuple[int, int, bytes, int]:
     """Status, bytes read, what was written, and its CRC-32 by libqpl."""
-    out = bytearray(room)
+    out = bytearray(room + _core.OUTPUT_SLACK)
     status, read, written, crc = _core.decompress_blocks(
         stream, np.zeros(1, np.int64), np.array([len(stream)]), out, np.array([room])
     )
@@ -77,6 +77,29 @@ def test_a_distance_of_4096_is_followed_and_a_farther_one_is_status_217() -> Non
     far = RNG.bytes(4097)
     status, *_ = decompress(raw_deflate(far * 2), 2 * len(far))
     assert (status, _core.status_name(status)) == (217, "QPL_STS_BAD_DIST_ERR")
+
+
+def test_a_stored_block_spoils_bytes_after_the_room_but_no_more_than_the_slack() -> None:
+    data = RNG.bytes(140_000)
+    compressor = zlib.compressobj(0, zlib.DEFLATED, -15)
+    stream = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH) + compressor.flush()
+
+    def spoiled(after: int) -> int:
+        """How many of `after` bytes behind the room are written to."""
+        out = bytearray(data) + b"\xaa" * 100
+        status, *_ = _core.decompress_blocks(
+            stream,
+            np.zeros(1, np.int64),
+            np.array([len(stream)]),
+            memoryview(out)[: len(data) + after],
+            np.array([len(data)]),
+        )
+        assert status[0] == 0
+        assert out.startswith(data)
+        return len(out[len(data) :].rstrip(b"\xaa"))
+
+    assert 0 < spoiled(after=_core.OUTPUT_SLACK) <= _core.OUTPUT_SLACK
+    assert spoiled(after=_core.OUTPUT_SLACK - 1) == 0
 
 
 def test_a_stream_that_needs_more_room_goes_on_where_it_stopped() -> None:

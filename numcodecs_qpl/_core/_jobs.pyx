@@ -401,23 +401,12 @@ cdef uint32_t compress_block(Worker *worker, Block *block, uint32_t level, bint 
 
 
 cdef uint32_t decompress_block(Worker *worker, Block *block) noexcept nogil:
-    cdef uint8_t[2 * SLACK] nothing
-    cdef Block empty
     block.read = 0
     block.written = 0
-    block.crc = 0
+    block.crc = NO_CRC
+    # libqpl refuses empty input; that a stream holds nothing it could not prove.
     block.status = QPL_STS_SIZE_ERR
-    if block.size == 0:
-        return block.status
-    if block.room == 0:
-        # libqpl needs some room even for a stream of nothing.
-        empty = block[0]
-        empty.dst = nothing
-        empty.room = SLACK
-        empty.slack = True
-        decompress_block(worker, &empty)
-        block.read = empty.read
-        block.status = QPL_STS_MORE_OUTPUT_NEEDED if empty.written else empty.status
+    if block.size == 0 or block.room == 0:
         return block.status
     if worker.hardware:
         block.status = decompress_on(HARDWARE, worker, block)

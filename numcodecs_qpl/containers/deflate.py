@@ -54,18 +54,16 @@ def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | N
     if stream.end < len(src):
         raise CorruptDataError(f"{len(src) - stream.end} bytes follow the deflate stream")
     result = sink.finish()
-    if out is not None and _SIGNATURE not in reader.needs_inflate:
+    if out is not None and len(out) and _SIGNATURE not in reader.needs_inflate:
         reader.needs_inflate.add(_SIGNATURE)
         note_inflate("not readable by libqpl")
     return result
 
 
 def _decode_by_libqpl(src: memoryview, out: memoryview) -> bool:
+    if not len(src) or not len(out):
+        return False
     status, read, written, _ = decompress_blocks(
-        src,
-        np.zeros(1, np.int64),
-        np.array([len(src)], np.int64),
-        out,
-        np.array([len(out)], np.int64),
+        src, np.zeros(1, np.int64), np.array([len(src)]), out, np.array([len(out)])
     )
-    return not status[0] and read[0] == len(src) and written[0] == len(out)
+    return bool(not status[0] and read[0] == len(src) and written[0] == len(out))

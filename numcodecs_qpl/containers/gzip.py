@@ -118,8 +118,11 @@ def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | N
                 return writer.finish(size)
     result = _decode_serially(src, out)
     # It was no damage, then, but a producer of streams that libqpl does not read, or of members without an index.
-    reader.needs_inflate.add(signature)
-    note_inflate("not readable by libqpl")
+    if plan is None:
+        note_inflate("no plan from headers and trailers")
+    else:
+        note_inflate("not readable by libqpl")
+        reader.needs_inflate.add(signature)
     return result
 
 
@@ -211,8 +214,9 @@ def _plan(src: memoryview) -> _Plan | None:
         if length < _SHORTEST_STREAM or end > len(src):
             return None
         crc, size = TRAILER.unpack_from(src, end - TRAILER.size)
-        # Never take memory for more than such a stream can hold.
-        if size > min(MAX_EXPANSION * length, MAX_BLOCK):
+        # Never take memory for more than such a stream can hold. A CRC and a size of 0 prove nothing: the end of a
+        # truncated stream may be zeros, and libqpl takes it for a whole one.
+        if not 0 < size <= min(MAX_EXPANSION * length, MAX_BLOCK):
             return None
         if header.member_size is None and _hides_a_member(src[header.end : end]):
             return None

@@ -28,6 +28,10 @@ _TRAILER_SIZE = 4
 _FDICT = 0x20
 _FIRST_GUESS = 1 << 16
 
+_LEAST_PROVEN = 256
+"""Bytes below which an Adler-32 proves too little: that of few bytes is mostly zero bits, as the end of a truncated
+stream may be, and libqpl takes a truncated stream for a whole one."""
+
 
 def encode(src: memoryview, *, level: int, dynamic: bool, block_size: int) -> bytes:
     """Compress `src` as one stream; `block_size` is not used."""
@@ -63,14 +67,23 @@ def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | N
     if signature in reader.needs_inflate:
         note_inflate("producer known to need it")
         return _decode_by_isal(src, out)
-    result = _decode_by_libqpl(src, out, reader.size_hint)
-    if result is None:
-        inflated = _decode_by_isal(src, out)
-        reader.needs_inflate.add(signature)
+    if out is not None:
+        if _decode_into(src, out):
+            return None
+    else:
+        result = _decode_to_bytes(src, reader.size_hint)
+        if result is not None:
+            reader.size_hint = len(result)
+            return result
+    inflated = _decode_by_isal(src, out)
+    # It was no damage, then, but too few bytes for libqpl's word, or a producer of streams that libqpl does not read.
+    size = len(out) if out is not None else len(inflated or b"")
+    if size < _LEAST_PROVEN:
+        note_inflate("too short for an Adler-32 to prove it")
+    else:
         note_inflate("not readable by libqpl")
-        return inflated
-    reader.size_hint = len(result)
-    return None if isinstance(result, memoryview) else result
+        reader.needs_inflate.add(signature)
+    return inflated
 
 
 def _check_header(src: memoryview) -> bytes:
@@ -86,32 +99,38 @@ def _check_header(src: memoryview) -> bytes:
     return header
 
 
-def _decode_by_libqpl(src: memoryview, out: memoryview | None, size_hint: int) -> bytes | memoryview | None:
-    """Inflate by libqpl, to bytes or into `out`; None unless size and Adler-32 prove that it is all and right."""
-    stream = src[len(HEADER) : -_TRAILER_SIZE]
-    stated = int.from_bytes(src[-_TRAILER_SIZE:], "big")
+def _body(src: memoryview) -> memoryview:
+    """The raw stream, if the data ends with the Adler-32 as it should."""
+    return src[len(HEADER) : -_TRAILER_SIZE]
+
+
+def _proves(src: memoryview, result: bytes | memoryview) -> bool:
+    """Whether the Adler-32 at the end of `src` proves `result` to be all and right."""
+    return len(result) >= _LEAST_PROVEN and isal_zlib.adler32(result) == int.from_bytes(src[-_TRAILER_SIZE:], "big")
+
+
+def _decode_into(src: memoryview, out: memoryview) -> bool:
+    """Inflate by libqpl into `out`, and say whether it is proven right."""
+    stream = _body(src)
+    if len(out) < _LEAST_PROVEN or not len(stream):
+        return False
+    status, read, written, _ = decompress_blocks(
+        stream, np.zeros(1, np.int64), np.array([len(stream)]), out, np.array([len(out)])
+    )
+    return bool(not status[0] and read[0] == len(stream) and written[0] == len(out) and _proves(src, out))
+
+
+def _decode_to_bytes(src: memoryview, size_hint: int) -> bytes | None:
+    """Inflate by libqpl; None unless the result is proven right."""
+    stream = _body(src)
     if not len(stream):
         return None
-    result: bytes | memoryview
-    if out is not None:
-        status, read, written, _ = decompress_blocks(
-            stream,
-            np.zeros(1, np.int64),
-            np.array([len(stream)], np.int64),
-            out,
-            np.array([len(out)], np.int64),
-        )
-        if status[0] or read[0] != len(stream) or written[0] != len(out):
-            return None
-        result = out
-    else:
-        limit = min(MAX_BLOCK, MAX_EXPANSION * len(stream))
-        guess = size_hint or max(_FIRST_GUESS, 4 * len(stream))
-        try:
-            result = decompress_stream(stream, guess, limit)
-        except CorruptDataError:
-            return None
-    return result if isal_zlib.adler32(result) == stated else None
+    limit = min(MAX_BLOCK, MAX_EXPANSION * len(stream))
+    try:
+        result = decompress_stream(stream, size_hint or max(_FIRST_GUESS, 4 * len(stream)), limit)
+    except CorruptDataError:
+        return None
+    return result if _proves(src, result) else None
 
 
 def _decode_by_isal(src: memoryview, out: memoryview | None) -> bytes | None:
