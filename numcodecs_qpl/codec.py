@@ -179,5 +179,7 @@ def _checked_block_size(block_size: int | None) -> int:
 
 def _bytes_of(buf: Any) -> memoryview:
     """The bytes of any contiguous buffer, as numcodecs' own codecs take them, without a copy."""
+    if type(buf) is bytes and len(buf) <= MAX_BLOCK:
+        return memoryview(buf)
     array = ensure_contiguous_ndarray(buf, max_buffer_size=MAX_BLOCK)
     return memoryview(array.view(np.uint8))

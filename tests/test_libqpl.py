@@ -29,7 +29,7 @@ def decompress(stream: bytes, room: int) -> tuple[int, int, bytes, int]:
     status, read, written, crc = _core.decompress_blocks(
         stream, np.zeros(1, np.int64), np.array([len(stream)]), out, np.array([room])
     )
-    return int(status[0]), int(read[0]), bytes(out[: int(written[0])]), int(crc[0])
+    return status[0], read[0], bytes(out[: written[0]]), crc[0]
 
 
 def raw_deflate(data: bytes, *, wbits: int = -15, level: int = 6) -> bytes:

@@ -136,6 +136,7 @@ cdef class Batch:
     cdef bint compressing
     cdef bint dynamic
     cdef bint packed         # each block begins `gap` bytes after the one before it ended
+    cdef bint repeatable
     cdef bint keep_larger    # a block that does not get smaller stays as it is
     cdef uint32_t level
     cdef Py_ssize_t gap
@@ -169,7 +170,7 @@ cdef class Batch:
         if self.packed and i:
             block.dst = self.blocks[i - 1].dst + self.blocks[i - 1].written + self.gap
         if self.compressing:
-            compress_block(worker, block, self.level, self.dynamic)
+            compress_block(worker, block, self.level, self.dynamic, self.repeatable)
             if self.keep_larger and block.status == QPL_STS_MORE_OUTPUT_NEEDED:
                 memcpy(block.dst, block.src, block.size)
                 block.written = block.size
@@ -277,6 +278,7 @@ def compress_blocks(
     batch.compressing = True
     batch.level = level
     batch.dynamic = dynamic
+    batch.repeatable = True
     batch.gap = tail + head
     for i in range(count):
         block = &batch.blocks[i]
@@ -314,22 +316,22 @@ def decompress_blocks(
     ----------
     src : buffer of bytes
         What holds the streams.
-    offsets, lengths : ndarray of int64, shape (blocks,)
+    offsets, lengths : buffer of int64, shape (blocks,)
         Where in `src` each stream begins, and its bytes.
     dst : writable buffer of bytes
         ``sum(sizes)`` bytes. `OUTPUT_SLACK` or more after these may be spoiled.
-    sizes : ndarray of int64, shape (blocks,)
+    sizes : buffer of int64, shape (blocks,)
         Bytes that each stream is to inflate to; no more is written.
 
     Returns
     -------
-    statuses : ndarray of uint32, shape (blocks,)
+    statuses : list of int
         libqpl's status for each stream.
-    read : ndarray of uint32, shape (blocks,)
+    read : list of int
         Bytes of input used: in software up to 8 too high but never above the length, on hardware always the length.
-    written : ndarray of uint32, shape (blocks,)
+    written : list of int
         Bytes it inflated to.
-    crcs : ndarray of int64, shape (blocks,)
+    crcs : list of int
         Their CRC-32; -1 where libqpl gave none (of the last block of a `dst` without slack, for one).
 
     Raises
@@ -361,18 +363,12 @@ def decompress_blocks(
         block.room = sizes[i]
         at += sizes[i]
     batch.run(slack=dst.shape[0] - at >= SLACK)
-    statuses = np.empty(count, np.uint32)
-    read = np.empty(count, np.uint32)
-    written = np.empty(count, np.uint32)
-    crcs = np.empty(count, np.int64)
-    cdef uint32_t[::1] statuses_view = statuses, read_view = read, written_view = written
-    cdef int64_t[::1] crcs_view = crcs
-    for i in range(count):
-        statuses_view[i] = batch.blocks[i].status
-        read_view[i] = batch.blocks[i].read
-        written_view[i] = batch.blocks[i].written
-        crcs_view[i] = batch.blocks[i].crc
-    return statuses, read, written, crcs
+    return (
+        [batch.blocks[i].status for i in range(count)],
+        [batch.blocks[i].read for i in range(count)],
+        [batch.blocks[i].written for i in range(count)],
+        [batch.blocks[i].crc for i in range(count)],
+    )
 
 
 def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssize_t limit) -> bytes:
@@ -455,7 +451,8 @@ def compress_pages(buffer, Py_ssize_t page_size=4096, huffman="fixed"):
     lengths : ndarray of uint32, shape (pages,)
         Bytes of each page in the payload; `page_size` for one that does not get smaller and is there as it was.
     payload : bytes
-        The pages' raw deflate streams (RFC 1951), one after the other.
+        The pages' raw deflate streams (RFC 1951), one after the other. With fixed tables libqpl's software path may find
+        a match more or less from one call to the next: the pages are always the same, their bytes in here may not be.
 
     Raises
     ------

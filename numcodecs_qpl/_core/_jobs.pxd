@@ -57,7 +57,10 @@ cdef int open_worker(Worker *worker) except -1
 # Give the jobs back and add up the counts.
 cdef void close_worker(Worker *worker) noexcept nogil
 
-cdef uint32_t compress_block(Worker *worker, Block *block, uint32_t level, bint dynamic) noexcept nogil
+# `repeatable`: the bytes must not depend on what the job did before.
+cdef uint32_t compress_block(
+    Worker *worker, Block *block, uint32_t level, bint dynamic, bint repeatable
+) noexcept nogil
 # Inflate a whole stream into `room` bytes. OK means only that nothing was wrong with what was
 # read: libqpl says so of a truncated stream too. Compare `written` with what is expected.
 cdef uint32_t decompress_block(Worker *worker, Block *block) noexcept nogil

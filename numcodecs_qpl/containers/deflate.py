@@ -5,7 +5,7 @@ Damage goes unseen here where it leaves a valid stream; take gzip or zlib unless
 
 from __future__ import annotations
 
-import numpy as np
+from array import array
 
 from numcodecs_qpl._core import (
     BytesWriter,
@@ -64,6 +64,6 @@ def _decode_by_libqpl(src: memoryview, out: memoryview) -> bool:
     if not len(src) or not len(out):
         return False
     status, read, written, _ = decompress_blocks(
-        src, np.zeros(1, np.int64), np.array([len(src)]), out, np.array([len(out)])
+        src, array("q", [0]), array("q", [len(src)]), out, array("q", [len(out)])
     )
     return bool(not status[0] and read[0] == len(src) and written[0] == len(out))

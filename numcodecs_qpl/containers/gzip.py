@@ -8,6 +8,7 @@ finds every member by hopping, without inflating.
 from __future__ import annotations
 
 import struct
+from array import array
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,9 @@ _XFL = {1: 4, 3: 0}
 INDEX_ID = b"IG"
 HEADER = struct.Struct("<3sBIBBH2sHI")
 """Magic, FLG, MTIME, XFL, OS, XLEN, subfield ID, its length, the member's size in bytes."""
+
+_INDEX_FIELD = (8, INDEX_ID, 4)
+"""XLEN, subfield ID and length of a header that is laid out as HEADER."""
 TRAILER = struct.Struct("<II")
 """CRC-32 and size modulo 2**32 of the uncompressed bytes."""
 
@@ -137,10 +141,10 @@ class _Header(NamedTuple):
 class _Plan(NamedTuple):
     """Where the members' streams are, and what their trailers say, before anything is inflated."""
 
-    offsets: list[int]
-    lengths: list[int]
-    sizes: list[int]
-    crcs: list[int]
+    offsets: array[int]
+    lengths: array[int]
+    sizes: array[int]
+    crcs: array[int]
 
 
 def _signature(header: _Header) -> bytes:
@@ -151,6 +155,15 @@ def _signature(header: _Header) -> bytes:
 
 def _header(src: memoryview, at: int) -> _Header:
     """Read the member header at `at`, whatever it has in it."""
+    if len(src) - at >= HEADER.size:
+        magic, flags, _mtime, extra_flags, os, *field, member_size = HEADER.unpack_from(src, at)
+        if magic == MAGIC and flags == FEXTRA and tuple(field) == _INDEX_FIELD:
+            return _Header(flags, extra_flags, os, at + HEADER.size, member_size)
+    return _any_header(src, at)
+
+
+def _any_header(src: memoryview, at: int) -> _Header:
+    """Read a header of any layout."""
     try:
         magic, flags, _mtime, extra_flags, os, *_ = _FIXED.unpack_from(src, at)
     except struct.error:
@@ -205,7 +218,7 @@ def _plan(src: memoryview) -> _Plan | None:
 
     A member without an index is taken to be the last one.
     """
-    plan = _Plan([], [], [], [])
+    plan = _Plan(*(array("q") for _ in _Plan._fields))
     at = 0
     while at < len(src):
         header = _header(src, at)
@@ -248,19 +261,15 @@ def _hides_a_member(rest: memoryview) -> bool:
 
 def _decode_planned(src: memoryview, plan: _Plan, dst: memoryview) -> bool:
     """Inflate by libqpl, and say whether every member came out as its trailer says."""
-    statuses, read, written, crcs = decompress_blocks(
-        src,
-        np.array(plan.offsets, np.int64),
-        np.array(plan.lengths, np.int64),
-        dst,
-        np.array(plan.sizes, np.int64),
-    )
-    if statuses.any() or not np.array_equal(read, plan.lengths) or not np.array_equal(written, plan.sizes):
+    statuses, read, written, crcs = decompress_blocks(src, plan.offsets, plan.lengths, dst, plan.sizes)
+    if any(statuses) or read != plan.lengths.tolist() or written != plan.sizes.tolist():
         return False
-    for number in np.flatnonzero(crcs < 0).tolist():
-        start = sum(plan.sizes[:number])
-        crcs[number] = isal_zlib.crc32(dst[start : start + plan.sizes[number]])
-    return np.array_equal(crcs, plan.crcs)
+    start = 0
+    for number, size in enumerate(written):
+        if crcs[number] < 0:
+            crcs[number] = isal_zlib.crc32(dst[start : start + size])
+        start += size
+    return crcs == plan.crcs.tolist()
 
 
 def _decode_serially(src: memoryview, out: memoryview | None) -> bytes | None:

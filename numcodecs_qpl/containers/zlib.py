@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+from array import array
+
 from isal import isal_zlib
 
 from numcodecs_qpl._core import (
@@ -115,7 +116,7 @@ def _decode_into(src: memoryview, out: memoryview) -> bool:
     if len(out) < _LEAST_PROVEN or not len(stream):
         return False
     status, read, written, _ = decompress_blocks(
-        stream, np.zeros(1, np.int64), np.array([len(stream)]), out, np.array([len(out)])
+        stream, array("q", [0]), array("q", [len(stream)]), out, array("q", [len(out)])
     )
     return bool(not status[0] and read[0] == len(stream) and written[0] == len(out) and _proves(src, out))
 

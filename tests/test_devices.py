@@ -1,0 +1,162 @@
+"""Devices and work queues, read from trees that look like those of Linux's idxd driver."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from numcodecs_qpl.devices import Device, WorkQueue, devices
+
+DEVICE = {"state": "enabled", "numa_node": "0", "version": "0x100"}
+QUEUE = {"state": "enabled", "mode": "shared", "type": "user", "name": "iaa-user", "size": "16"}
+
+
+def make(root: Path, device: str, queues: dict[str, dict[str, str]], **attributes: str) -> Path:
+    """An accelerator as in sysfs: under its PCI device, with a link from the bus."""
+    home = root / "sys/devices/pci0000:e7/0000:e7:02.0" / device
+    home.mkdir(parents=True)
+    for name, text in {**DEVICE, **attributes}.items():
+        (home / name).write_text(f"{text}\n")
+    bus = root / "sys/bus/dsa/devices"
+    bus.mkdir(parents=True, exist_ok=True)
+    (bus / device).symlink_to(home)
+    for queue, changes in queues.items():
+        (home / queue).mkdir()
+        for name, text in {**QUEUE, **changes}.items():
+            (home / queue / name).write_text(f"{text}\n")
+        (bus / queue).symlink_to(home / queue)
+    return home
+
+
+def make_node(root: Path, queue: str, mode: int = 0o666) -> Path:
+    node = root / "dev/iax" / queue
+    node.parent.mkdir(parents=True, exist_ok=True)
+    node.touch()
+    node.chmod(mode)
+    return node
+
+
+@pytest.fixture
+def ordinary_user_root() -> Iterator[Path]:
+    """A folder for a tree, and an effective user who is not root, whom permissions do not bind."""
+    root = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
+    root.chmod(0o755)
+    superuser = os.geteuid() == 0
+    try:
+        yield root
+    finally:
+        if superuser:
+            os.seteuid(0)
+        shutil.rmtree(root)
+
+
+def become_ordinary() -> None:
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+
+
+def only(root: Path) -> tuple[Device, WorkQueue]:
+    (device,) = devices(root)
+    (queue,) = device.queues
+    return device, queue
+
+
+def test_a_system_without_the_driver_has_no_devices(tmp_path: Path) -> None:
+    assert devices(tmp_path) == []
+
+
+def test_this_system_can_be_asked() -> None:
+    assert isinstance(devices(), list)
+
+
+def test_an_enabled_shared_queue_that_the_user_may_open_is_told_in_full(tmp_path: Path) -> None:
+    make(tmp_path, "iax1", {"wq1.0": {}})
+    make_node(tmp_path, "wq1.0")
+    queue = WorkQueue("wq1.0", "enabled", "shared", "user", "iaa-user", 16, "/dev/iax/wq1.0", True, True)
+    assert devices(tmp_path) == [Device("iax1", "enabled", 0, "0x100", (queue,))]
+
+
+def test_a_disabled_device_and_its_queues_are_told_as_disabled(tmp_path: Path) -> None:
+    make(tmp_path, "iax1", {"wq1.0": {"state": "disabled", "type": "none", "name": "", "size": "0"}}, state="disabled")
+    device, queue = only(tmp_path)
+    assert device.state == "disabled"
+    assert (queue.state, queue.type, queue.name, queue.size) == ("disabled", "none", None, 0)
+    assert (queue.node_exists, queue.may_open) == (False, False)
+
+
+def test_a_dedicated_queue_is_told_as_dedicated(tmp_path: Path) -> None:
+    make(tmp_path, "iax1", {"wq1.0": {"mode": "dedicated"}})
+    assert only(tmp_path)[1].mode == "dedicated"
+
+
+def test_a_queue_of_the_kernel_is_told_as_the_kernels(tmp_path: Path) -> None:
+    make(tmp_path, "iax1", {"wq1.0": {"type": "kernel"}})
+    assert only(tmp_path)[1].type == "kernel"
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o222])
+def test_a_node_that_this_user_may_not_read_and_write_is_told_as_closed(ordinary_user_root: Path, mode: int) -> None:
+    make(ordinary_user_root, "iax1", {"wq1.0": {}})
+    make_node(ordinary_user_root, "wq1.0", mode)
+    become_ordinary()
+    queue = only(ordinary_user_root)[1]
+    assert (queue.node_exists, queue.may_open) == (True, False)
+
+
+def test_a_node_that_this_user_may_read_and_write_is_told_as_open(ordinary_user_root: Path) -> None:
+    make(ordinary_user_root, "iax1", {"wq1.0": {}})
+    make_node(ordinary_user_root, "wq1.0", 0o666)
+    become_ordinary()
+    assert only(ordinary_user_root)[1].may_open
+
+
+def test_devices_and_queues_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for device in ("iax11", "iax3", "iax1"):
+        make(tmp_path, device, {f"wq{device[3:]}.{number}": {} for number in (10, 2, 0)})
+    found = devices(tmp_path)
+    assert [device.dev for device in found] == ["iax1", "iax3", "iax11"]
+    assert [queue.dev for queue in found[2].queues] == ["wq11.0", "wq11.2", "wq11.10"]
+
+
+def test_what_else_is_on_the_bus_is_no_device(tmp_path: Path) -> None:
+    home = make(tmp_path, "iax1", {"wq1.0": {}})
+    for name in ("dsa0", "engine1.0", "group1.0", "iax!wq1.0"):
+        (tmp_path / "sys/bus/dsa/devices" / name).mkdir()
+        (home / name).mkdir()
+    assert [device.dev for device in devices(tmp_path)] == ["iax1"]
+    assert [queue.dev for queue in devices(tmp_path)[0].queues] == ["wq1.0"]
+
+
+@pytest.mark.parametrize("name", ["state", "numa_node", "version"])
+def test_a_missing_file_of_a_device_is_a_none(tmp_path: Path, name: str) -> None:
+    (make(tmp_path, "iax1", {}) / name).unlink()
+    assert getattr(devices(tmp_path)[0], name) is None
+
+
+@pytest.mark.parametrize("name", ["state", "mode", "type", "name", "size"])
+def test_a_missing_file_of_a_queue_is_a_none(tmp_path: Path, name: str) -> None:
+    (make(tmp_path, "iax1", {"wq1.0": {}}) / "wq1.0" / name).unlink()
+    assert getattr(only(tmp_path)[1], name) is None
+
+
+def test_a_file_that_cannot_be_read_is_a_none(tmp_path: Path) -> None:
+    state = make(tmp_path, "iax1", {}) / "state"
+    state.unlink()
+    state.mkdir()  # to read it fails, for root too
+    assert devices(tmp_path)[0].state is None
+
+
+def test_a_number_that_is_none_and_text_that_is_no_text_do_no_harm(tmp_path: Path) -> None:
+    home = make(tmp_path, "iax1", {}, numa_node="many")
+    (home / "version").write_bytes(b"\xff\xfe\n")
+    device = devices(tmp_path)[0]
+    assert device.numa_node is None
+    assert device.version == "\ufffd\ufffd"
+
+
+def test_a_device_that_vanishes_under_the_look_does_no_harm(tmp_path: Path) -> None:
+    shutil.rmtree(make(tmp_path, "iax1", {"wq1.0": {}}))  # the bus's link dangles now
+    assert devices(tmp_path) == [Device("iax1", None, None, None, ())]
