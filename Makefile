@@ -4,30 +4,27 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A build folder of its own for each interpreter keeps libqpl and the objects from one run to the next.
-install = PATH="$(1)/bin:$$PATH" $(1)/bin/pip install -q --disable-pip-version-check \
-	-Cbuild-dir=build/$(notdir $(1)) -Csetup-args=-Dwerror=true
+# A build folder that stays keeps libqpl and the objects from one run to the next.
+install = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-version-check \
+	--no-build-isolation -Cbuild-dir=build/make -Csetup-args=-Dwerror=true
 
 .PHONY: test demo bench lint newest sanitize clean
 
-test: lint .run-tests newest sanitize
-
-.PHONY: .run-tests
-.run-tests: $(VENV)/ready
-	$(call install,$(VENV)) ".[dev]"
+test: lint
 	$(BIN)/pytest
+	$(MAKE) newest sanitize
 
 demo: $(VENV)/ready
-	$(call install,$(VENV)) ".[demo]"
+	$(install) ".[demo]"
 	$(BIN)/numcodecs-qpl demo
 
 bench: $(VENV)/ready
-	$(call install,$(VENV)) ".[bench]"
+	$(install) ".[bench]"
 	$(BIN)/pytest benchmarks --benchmark-json=build/benchmarks.json
 	$(BIN)/python benchmarks/goals.py
 
 lint: $(VENV)/ready
-	$(call install,$(VENV)) ".[dev]"
+	$(install) ".[dev]"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -43,6 +40,7 @@ sanitize:
 
 $(VENV)/ready:
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check meson-python ninja "Cython>=3.1"
 	touch $@
 
 clean:
