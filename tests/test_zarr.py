@@ -1,0 +1,324 @@
+"""zarr v2 and v3, in the pipelines that the installed zarr has, and zarr's own gzip served by us."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import pickle
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+import numpy.typing as npt
+import pytest
+import zarr
+from zarr.codecs import BytesCodec, GzipCodec, ShardingCodec
+from zarr.core import codec_pipeline
+
+import numcodecs_qpl
+from numcodecs_qpl import CorruptDataError
+from numcodecs_qpl.zarr import QPL, disable_gzip, enable_gzip
+
+RNG = np.random.default_rng(3)
+DATA = np.cumsum(RNG.integers(-3, 4, (120, 130)), axis=1, dtype="i4")
+CONFIGS: list[dict[str, Any]] = [
+    {},
+    {"level": 3},
+    {"block_size": 1000},
+    {"huffman": "fixed"},
+    {"container": "zlib"},
+    {"container": "deflate"},
+]
+READ_WITHOUT_US: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.decompress,
+    "zlib": zlib.decompress,
+    "deflate": lambda stored: zlib.decompress(stored, -15),
+}
+
+ZARR = tuple(int(part) for part in zarr.__version__.split(".")[:2])
+PIPELINES = [name for name in ("BatchedCodecPipeline", "FusedCodecPipeline") if hasattr(codec_pipeline, name)]
+
+
+@pytest.fixture(params=PIPELINES)
+def pipeline(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each codec pipeline that the installed zarr has."""
+    with zarr.config.set({"codec_pipeline.path": f"zarr.core.codec_pipeline.{request.param}"}):
+        yield request.param
+
+
+@pytest.fixture
+def served() -> Iterator[None]:
+    """zarr's gzip codec runs on us."""
+    enable_gzip()
+    yield
+    disable_gzip()
+
+
+def chunk_files(store: Path) -> list[Path]:
+    return sorted(
+        file for file in store.rglob("*") if file.is_file() and file.name not in ("zarr.json", ".zarray", ".zattrs")
+    )
+
+
+def run_python(code: str, *arguments: object) -> str:
+    words = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def test_both_pipelines_are_tested_where_zarr_has_both() -> None:
+    assert len(PIPELINES) == (2 if ZARR >= (3, 4) else 1)
+
+
+# ---- v2 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_v2_array_reads_back_and_so_do_its_chunks_without_us(
+    tmp_path: Path, config: dict[str, Any], order: Any
+) -> None:
+    codec = numcodecs_qpl.QPL(**config)
+    zarr.create_array(tmp_path, data=DATA, chunks=(50, 40), compressors=codec, zarr_format=2, order=order)
+    array = zarr.open_array(tmp_path, mode="r")
+    assert np.array_equal(array[:], DATA)
+    assert array.compressors == (codec,)
+    assert json.loads((tmp_path / ".zarray").read_text())["compressor"] == codec.get_config()
+    stored = READ_WITHOUT_US[codec.container]((tmp_path / "1.2").read_bytes())
+    assert np.array_equal(np.frombuffer(stored, "i4").reshape((50, 40), order=order), DATA[50:100, 80:120])
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<i2", ">i4", "<f8", "c16", "?", "M8[s]", "S5"])
+def test_a_v2_array_of_any_dtype_reads_back(dtype: str) -> None:
+    data = np.frombuffer(RNG.bytes(16 * 1000), "u1").reshape(20, -1)
+    typed: npt.NDArray[Any] = (data % 2).astype("?") if dtype == "?" else data.view("u8").astype(dtype)
+    array = zarr.create_array({}, data=typed, chunks=(7, 33), compressors=numcodecs_qpl.QPL(), zarr_format=2)
+    assert np.array_equal(array[:], typed)
+
+
+def test_numcodecs_own_gzip_reads_a_v2_store_of_ours_when_the_metadata_names_it(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path, data=DATA, chunks=(50, 40), compressors=numcodecs_qpl.QPL(), zarr_format=2)
+    metadata = json.loads((tmp_path / ".zarray").read_text())
+    metadata["compressor"] = numcodecs.GZip(1).get_config()
+    (tmp_path / ".zarray").write_text(json.dumps(metadata))
+    assert np.array_equal(zarr.open_array(tmp_path, mode="r")[:], DATA)
+
+
+# ---- v3 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+@pytest.mark.usefixtures("pipeline")
+def test_a_v3_array_reads_back_and_so_do_its_chunks_without_us(tmp_path: Path, config: dict[str, Any]) -> None:
+    zarr.create_array(tmp_path, data=DATA, chunks=(50, 40), compressors=QPL(**config))
+    assert np.array_equal(zarr.open_array(tmp_path, mode="r")[:], DATA)
+    read = READ_WITHOUT_US[config.get("container", "gzip")]
+    stored = np.frombuffer(read((tmp_path / "c/1/2").read_bytes()), "<i4").reshape(50, 40)
+    assert np.array_equal(stored, DATA[50:100, 80:120])
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_sharded_array_reads_back_whole_and_in_part(tmp_path: Path) -> None:
+    array = zarr.create_array(tmp_path, data=DATA, chunks=(10, 10), shards=(60, 50), compressors=QPL())
+    assert len(chunk_files(tmp_path)) == 6
+    assert np.array_equal(array[:], DATA)
+    assert np.array_equal(array[33:71, 47:52], DATA[33:71, 47:52])
+    array[5:17, 12] = 7
+    assert np.all(zarr.open_array(tmp_path)[5:17, 12] == 7)
+
+
+@pytest.mark.usefixtures("pipeline")
+@pytest.mark.filterwarnings("ignore:Combining a `sharding_indexed` codec disables partial reads")
+def test_a_shard_as_a_whole_can_be_compressed(tmp_path: Path) -> None:
+    inner = ShardingCodec(chunk_shape=(10, 10), codecs=[BytesCodec()])
+    zarr.create_array(tmp_path, data=DATA, chunks=(60, 50), serializer=inner, compressors=QPL())
+    assert np.array_equal(zarr.open_array(tmp_path, mode="r")[:], DATA)
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_parts_are_written_into_chunks_that_are_there() -> None:
+    array = zarr.create_array({}, shape=DATA.shape, dtype="i4", chunks=(50, 40), compressors=QPL(), fill_value=-1)
+    assert np.all(array[:] == -1)
+    array[10:60, 30:50] = DATA[10:60, 30:50]
+    assert np.array_equal(array[10:60, 30:50], DATA[10:60, 30:50])
+    assert np.all(array[60:] == -1)
+    assert array.nchunks_initialized == 4
+
+
+@pytest.mark.usefixtures("pipeline")
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 0)])
+def test_arrays_of_one_or_no_elements_read_back(shape: tuple[int, ...]) -> None:
+    array = zarr.create_array({}, data=np.full(shape, 5.5), compressors=QPL())
+    assert np.array_equal(array[...], np.full(shape, 5.5))
+
+
+@pytest.mark.usefixtures("pipeline")
+@pytest.mark.parametrize("container", ["gzip", "zlib", "deflate"])
+def test_a_damaged_chunk_is_an_error_and_not_other_data(tmp_path: Path, container: str) -> None:
+    zarr.create_array(tmp_path, data=DATA, chunks=(50, 40), compressors=QPL(container=container))
+    chunk = tmp_path / "c/1/2"
+    chunk.write_bytes(chunk.read_bytes()[:-20])
+    with pytest.raises(CorruptDataError, match=r"truncated|damaged"):
+        zarr.open_array(tmp_path, mode="r")[:]
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_many_threads_may_write_and_read_one_array() -> None:
+    array = zarr.create_array({}, shape=(64, 1000), dtype="i8", chunks=(4, 1000), compressors=QPL())
+
+    def fill(row: int) -> bool:
+        array[4 * row : 4 * row + 4] = row
+        return bool(np.all(array[4 * row : 4 * row + 4] == row))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(fill, list(range(16)) * 4))
+    assert np.array_equal(array[:, 0], np.repeat(np.arange(16), 4))
+
+
+def test_a_fresh_process_finds_the_codec_by_its_name(tmp_path: Path) -> None:
+    code = """
+import sys, numpy as np, zarr
+array = zarr.open_array(sys.argv[1], mode="r")
+print(type(array.compressors[0]).__module__, int(array[:].sum()))
+codec = {"name": "numcodecs.qpl", "configuration": {"level": 3}}
+zarr.create_array(sys.argv[2], data=array[:], chunks=(9, 9), compressors=codec)
+"""
+    zarr.create_array(tmp_path / "a", data=DATA, chunks=(50, 40), compressors=QPL(level=3))
+    assert run_python(code, tmp_path / "a", tmp_path / "b") == f"numcodecs_qpl.zarr {DATA.sum()}\n"
+    again = zarr.open_array(tmp_path / "b", mode="r")
+    assert again.compressors == (QPL(level=3),)
+    assert np.array_equal(again[:], DATA)
+
+
+def test_a_batch_of_chunks_goes_both_ways_and_what_is_missing_stays_missing() -> None:
+    codec = QPL()
+    array = zarr.create_array({}, data=DATA, chunks=DATA.shape, compressors=codec)
+    spec = array._async_array.metadata.get_chunk_spec((0, 0), array._async_array.config, _prototype())
+    chunks = [_prototype().buffer.from_bytes(RNG.bytes(n)) for n in (10, 5000)]
+
+    async def there_and_back() -> list[Any]:
+        encoded = await codec.encode([(chunks[0], spec), (None, spec), (chunks[1], spec)])
+        return list(await codec.decode([(chunk, spec) for chunk in encoded]))
+
+    first, missing, last = asyncio.run(there_and_back())
+    assert missing is None
+    assert [first.to_bytes(), last.to_bytes()] == [chunk.to_bytes() for chunk in chunks]
+
+
+def _prototype() -> Any:
+    from zarr.core.buffer import default_buffer_prototype
+
+    return default_buffer_prototype()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_a_v3_codec_survives_json_and_pickle_and_equals_itself(config: dict[str, Any]) -> None:
+    codec = QPL(**config)
+    codec._codec.encode(b"x")
+    for again in (QPL.from_dict(json.loads(json.dumps(codec.to_dict()))), pickle.loads(pickle.dumps(codec))):
+        assert again == codec
+        assert hash(again) == hash(codec)
+        assert again._codec == codec._codec
+    assert codec != QPL(block_size=12345)
+    assert codec.to_dict() == {"name": "numcodecs.qpl", "configuration": _without_id(numcodecs_qpl.QPL(**config))}
+
+
+def _without_id(codec: numcodecs_qpl.QPL) -> dict[str, Any]:
+    return {key: value for key, value in codec.get_config().items() if key != "id"}
+
+
+def test_a_name_alone_is_the_default_codec_and_another_name_is_refused() -> None:
+    assert QPL.from_dict({"name": "numcodecs.qpl"}) == QPL()
+    with pytest.raises(ValueError, match=r"numcodecs\.qpl"):
+        QPL.from_dict({"name": "gzip", "configuration": {}})
+
+
+def test_a_v3_codec_refuses_what_the_numcodecs_codec_refuses() -> None:
+    with pytest.raises(ValueError, match="level is 2; libqpl has 1 and 3"):
+        QPL(level=2)
+    with pytest.raises(ValueError, match="block_size is 4096, but container 'zlib' is one stream"):
+        QPL(container="zlib", block_size=4096)
+
+
+def test_without_zarr_the_import_says_what_to_install() -> None:
+    code = """
+import sys
+sys.modules["zarr"] = None
+import numcodecs_qpl
+try:
+    import numcodecs_qpl.zarr
+except ImportError as error:
+    print(error)
+"""
+    assert 'pip install "numcodecs-qpl[zarr]"' in run_python(code)
+
+
+# ---- zarr's gzip ------------------------------------------------------------------------------------------------
+
+
+def compressed_by_libqpl() -> int:
+    return numcodecs_qpl.stats()["software"]["compressed"]
+
+
+def is_one_member(stored: bytes) -> bool:
+    member = zlib.decompressobj(wbits=31)
+    member.decompress(stored)
+    return member.eof and not member.unused_data
+
+
+@pytest.mark.usefixtures("pipeline", "served")
+def test_served_gzip_writes_single_members_by_libqpl_that_plain_zarr_reads(tmp_path: Path) -> None:
+    data = np.cumsum(RNG.integers(-3, 4, (700, 800)), axis=1, dtype="i4")
+    before = compressed_by_libqpl()
+    zarr.create_array(tmp_path, data=data, chunks=(350, 400), compressors=GzipCodec(level=7))
+    assert compressed_by_libqpl() == before + 4
+    files = chunk_files(tmp_path)
+    assert len(files) == 4
+    assert all(is_one_member(file.read_bytes()) for file in files)
+    code = "import sys, zarr; print(int(zarr.open_array(sys.argv[1])[:].sum()), 'numcodecs_qpl' in sys.modules)"
+    assert run_python(code, tmp_path) == f"{data.sum()} False\n"
+    metadata = json.loads((tmp_path / "zarr.json").read_text())
+    assert metadata["codecs"][-1] == {"name": "gzip", "configuration": {"level": 7}}
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_an_open_array_switches_at_once_there_and_back() -> None:
+    disable_gzip()
+    array = zarr.create_array({}, data=DATA, chunks=DATA.shape, compressors=GzipCodec())
+    array[0, 0] = 1
+    before = compressed_by_libqpl()
+    enable_gzip()
+    enable_gzip()
+    array[0, 0] = 2
+    assert (array[0, 0], compressed_by_libqpl()) == (2, before + 1)
+    disable_gzip()
+    disable_gzip()
+    array[0, 0] = 3
+    assert (array[0, 0], compressed_by_libqpl()) == (3, before + 1)
+    assert np.array_equal(array[1:], DATA[1:])
+
+
+def test_served_gzip_reads_what_plain_zarr_wrote_and_learns_its_producer(served: None) -> None:
+    disable_gzip()
+    array = zarr.create_array(
+        {}, data=np.tile(RNG.integers(0, 99, 9000), 20), chunks=(90_000,), compressors=GzipCodec()
+    )
+    plain = array[:]
+    enable_gzip()
+    numcodecs_qpl.reset_stats()
+    assert np.array_equal(array[:], plain)
+    assert np.array_equal(array[:], plain)
+    assert numcodecs_qpl.stats()["inflate"]["producer known to need it"] >= 1
+
+
+def test_a_zarr_whose_gzip_codec_is_made_otherwise_is_refused_by_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(GzipCodec, "_gzip_codec")
+    with pytest.raises(RuntimeError, match=rf"zarr {zarr.__version__}'s GzipCodec cannot be served .* 3\.1\.6"):
+        enable_gzip()
+    disable_gzip()
