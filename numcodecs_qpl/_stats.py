@@ -15,7 +15,6 @@ def stats() -> dict[str, dict[str, int]]:
         tried ones included. ``"fallback"``: blocks that went from hardware to software, by libqpl's name of the
         reason. ``"inflate"``: chunks that ISA-L read, by reason. ``"pool"``: libqpl jobs ``"made"`` and ``"idle"``
         now.
-
     """
     return {**_core.stats(), "inflate": containers.inflate_stats()}
 

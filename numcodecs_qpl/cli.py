@@ -13,13 +13,15 @@ import json
 import os
 import platform
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numcodecs_qpl import __version__, _core
-from numcodecs_qpl.devices import SYSFS, Device, WorkQueue, devices
+from numcodecs_qpl._core._jobs import PATH_SETTINGS
+from numcodecs_qpl.devices import PATH_NAMES, SYSFS, Device, WorkQueue, devices
 
 if TYPE_CHECKING:
     # Not at run time, where argparse's private class takes no parameter.
@@ -30,11 +32,9 @@ PROGRAM = "numcodecs-qpl"
 OK, FAILED, INTERRUPTED = 0, 1, 130
 """Exit statuses. argparse itself exits with 2 if the command line is wrong; 130 is a shell's own for Ctrl-C."""
 
-PATH_NAMES = {"hardware": "IAA", "software": "software path"}
-"""What `_core.path_in_force` returns, for readers."""
-
 DEMO_NEEDS = ("zarr", "h5py", "pvlib", "rich")
-"""Packages of the extra "demo"."""
+DEMO_INSTALL = 'pip install "numcodecs-qpl[demo]"'
+"""Packages of the extra "demo", and the command that installs them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Deflate through Intel's libqpl: on an In-Memory Analytics Accelerator (IAA), or in software.",
-        epilog=_examples("info", "demo") + f"\n\n`{PROGRAM} COMMAND --help` says more of a command.",
+        epilog=_examples("info", "demo --quick", "demo --help"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     version = f"{PROGRAM} {__version__} (libqpl {_core.libqpl_version()})"
@@ -87,9 +87,9 @@ def _failed(message: str) -> int:
 def _add_info(commands: _Commands) -> None:
     command = commands.add_parser(
         "info",
-        help="versions, where the work runs and why, the devices of this machine, threads",
-        description="Show the versions, the path in force and why, the devices that Linux knows of, and the threads. "
-        "Nothing is compressed and no device is set up.",
+        help="versions, where the work runs and why, threads, devices",
+        description="Show the versions, the path in force and why, the threads that share a chunk, and the\n"
+        "accelerators and work queues that Linux knows of.",
         epilog=_examples("info", "info --json"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -106,35 +106,47 @@ def _info(arguments: argparse.Namespace) -> int:
 def _facts() -> dict[str, Any]:
     """What `info` tells; "errors" are settings that mean nothing, which a machine without an IAA is not."""
     errors = []
-    setting = _core.get_path()
-    in_force = hardware = threads = None
-    if setting != "software":  # who has chosen software may want libqpl to stay away from the devices
-        status = _core.hardware_init_status()
-        advice = _core.hardware_advice(status) if status else None
-        hardware = {"status": status, "name": _core.status_name(status), "advice": advice}
-    try:
-        in_force = _core.path_in_force()
-    except _core.QplError:
-        pass  # `hardware` says it
-    except ValueError as error:
-        errors.append(str(error))
+    threads = None
     try:
         threads = _core.get_threads()
     except ValueError as error:
         errors.append(str(error))
-    packages = ("numcodecs", "numpy", "isal", "zarr")
+    path = _path_facts()
+    if path["setting"] not in PATH_SETTINGS:
+        errors.append(path["why"])
     return {
         "versions": {
             PROGRAM: __version__,
             "libqpl": _core.libqpl_version(),
             "Python": platform.python_version(),
-            **{package: _installed_version(package) for package in packages},
+            **{package: _installed_version(package) for package in ("numcodecs", "numpy", "isal", "zarr")},
         },
-        "path": {"setting": setting, "in_force": in_force, "hardware": hardware},
-        "devices": devices(),
+        "path": path,
         "threads": threads,
+        "devices": devices(),
         "errors": errors,
     }
+
+
+def _path_facts() -> dict[str, Any]:
+    facts: dict[str, Any] = {"setting": _core.get_path(), "in_force": None, "why": "", "hardware_init_status": None}
+    try:
+        facts["in_force"] = _core.path_in_force()
+    except ValueError as error:
+        return {**facts, "why": str(error)}
+    except _core.QplError:
+        pass  # the status says it too
+    if facts["setting"] == "software":
+        # Whoever chose it may want libqpl to keep away from the devices.
+        return {**facts, "why": "the setting says so, and libqpl was not asked for a device"}
+    status = _core.hardware_init_status()
+    said = f"libqpl's hardware init status is {status}, {_core.status_name(status)}"
+    if status:
+        why = f"no IAA can be used: {said}: {_core.hardware_advice(status)}"
+    else:
+        why = f"an IAA can be used: {said}. Level 3, which hardware does not have, "
+        why += "fails" if facts["setting"] == "hardware" else "runs on the software path"
+    return {**facts, "why": why, "hardware_init_status": status}
 
 
 def _installed_version(package: str) -> str | None:
@@ -146,28 +158,73 @@ def _installed_version(package: str) -> str | None:
 
 def _text_of(facts: dict[str, Any]) -> str:
     path = facts["path"]
-    lines = [(name, version or "not installed") for name, version in facts["versions"].items()]
-    lines.append(("", ""))
-    lines.append(("path setting", path["setting"]))
-    lines.append(("path in force", PATH_NAMES.get(path["in_force"], "none: compressing and decompressing will fail")))
-    lines += _paragraph("because", _reasons(**path))
-    lines.append(("", ""))
-    lines += _paragraph("devices", _device_lines(facts["devices"]))
-    lines.append(("", ""))
-    lines.append(("threads", str(facts["threads"] or "unknown")))
-    return "\n".join(f"{name:15}{text}".rstrip() for name, text in lines)
+    in_force = PATH_NAMES.get(path["in_force"], "none: compressing and decompressing will fail")
+    entries = [(name, version or "not installed") for name, version in facts["versions"].items()]
+    entries += [("", ""), ("path setting", path["setting"]), ("path in force", in_force), ("because", path["why"])]
+    entries += [("", ""), ("threads", str(facts["threads"] or "not a valid setting")), ("", "")]
+    if not facts["devices"]:
+        entries.append(("devices", f"none: Linux's idxd driver shows no IAA in {SYSFS}"))
+    for device in facts["devices"]:
+        entries.append((device.dev, _device_text(device)))
+        entries += [(f"  {queue.dev}", _queue_text(queue)) for queue in device.queues]
+    return "\n".join(_entry(name, text) for name, text in entries)
 
 
-def _paragraph(name: str, lines: Sequence[str]) -> list[tuple[str, str]]:
-    return [(name if number == 0 else "", line) for number, line in enumerate(lines)]
+def _entry(name: str, text: str) -> str:
+    lines = textwrap.wrap(text, 64, break_on_hyphens=False, break_long_words=False) or [""]
+    return f"\n{'':15}".join([f"{name:15}{lines[0]}".rstrip(), *lines[1:]])
 
 
-def _reasons(setting: str, in_force: str | None, hardware: dict[str, Any] | None) -> list[str]:
-    if hardware is None:
-        return ["the setting says so; libqpl was not asked for a device"]
-    if setting not in ("auto", "hardware"):
-        return ["there is no such setting"]
-    found = f"libqpl's hardware init status is {hardware['status']}, {hardware['name']}"
-    if in_force == "hardware":
-        return [f"an IAA can be used: {found};", "level 3, which hardware does not have, runs on the software path"]
-    return [f"no IAA can be used: {found}:", hardware["advice"]]
+def _device_text(device: Device) -> str:
+    node = "no NUMA node" if device.numa_node in (None, -1) else f"NUMA node {device.numa_node}"
+    return f"IAA, {device.state or 'state unknown'}, {node}, version {device.version or 'unknown'}"
+
+
+def _queue_text(queue: WorkQueue) -> str:
+    if not queue.node_exists:
+        access = "does not exist"
+    else:
+        access = "open to this user" if queue.may_open else "not open to this user"
+    traits = [queue.state or "state unknown", queue.mode or "mode unknown", f"type {queue.type or 'unknown'}"]
+    traits += ["size unknown" if queue.size is None else f"size {queue.size}", f"name {queue.name or 'none'}"]
+    return ", ".join([*traits, f"{queue.node} {access}"])
+
+
+# ---- demo ---------------------------------------------------------------------------------------
+
+
+def _add_demo(commands: _Commands) -> None:
+    command = commands.add_parser(
+        "demo",
+        help="a real array through zarr, with QPL and the usual codecs",
+        description="Write a real array (monthly maps of how hazy the air is, 112 MB) to zarr stores, with QPL\n"
+        "and with the usual codecs; read each back, compare it bit for bit, and show ratio and speed.\n"
+        f"What it needs is installed by: {DEMO_INSTALL}",
+        epilog=_examples("demo", "demo --quick", "demo --store stores"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "--quick", action="store_true", help="take a small part of the array: a second, but rougher speeds"
+    )
+    command.add_argument(
+        "--store",
+        metavar="DIR",
+        type=Path,
+        help="keep the stores in DIR, a new or empty folder (default: a temporary folder that is removed)",
+    )
+    command.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    missing = [package for package in DEMO_NEEDS if importlib.util.find_spec(package) is None]
+    if missing:
+        return _failed(f"the demo needs {', '.join(missing)}: {DEMO_INSTALL}")
+    try:
+        from numcodecs_qpl import demo
+    except ImportError as error:  # there, but not of the version that is needed
+        return _failed(f"the demo cannot use what is installed ({error}): {DEMO_INSTALL}")
+    try:
+        demo.run(arguments.store, quick=arguments.quick)
+    except demo.DemoError as error:
+        return _failed(str(error))
+    return OK

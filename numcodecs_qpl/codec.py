@@ -53,7 +53,6 @@ class QPL(Codec):  # type: ignore[misc]
     >>> encoded = QPL().encode(data)
     >>> gzip.decompress(encoded) == data.tobytes()
     True
-
     """
 
     codec_id = "qpl"
@@ -101,7 +100,6 @@ class QPL(Codec):  # type: ignore[misc]
             If `buf` is not contiguous or too large.
         QplError
             If the hardware path is forced and cannot be used, or libqpl fails.
-
         """
         return CONTAINERS[self.container].encode(
             _bytes_of(buf),
@@ -132,7 +130,6 @@ class QPL(Codec):  # type: ignore[misc]
         TypeError, ValueError
             If `buf` or `out` is of a kind that cannot be used, or `out` is of another size. Nothing is written
             outside of it.
-
         """
         src = _bytes_of(buf)
         decode = CONTAINERS[self.container].decode

@@ -1,0 +1,283 @@
+"""The command ``numcodecs-qpl demo``: a real array through zarr, with QPL and with the usual codecs.
+
+It needs the extra "demo"; `numcodecs_qpl.cli` looks for that before it imports this module.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import itertools
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import zarr
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+
+from numcodecs_qpl import QplError, get_path, get_threads, reset_stats, stats
+from numcodecs_qpl._core import path_in_force
+from numcodecs_qpl.devices import PATH_NAMES
+from numcodecs_qpl.zarr import QPL
+
+MB = 10**6
+
+CHUNKS = (1, 1080, 1080)
+"""Months, rows, columns of a chunk: 1.17 MB, an eighth of the world in one month."""
+
+QUICK = (2, 1080, 2160)
+"""Months, rows, columns of the part that a quick run takes."""
+
+ROUNDS = 3
+"""Times that each codec is tried; the best counts, for the first may start threads and import things."""
+
+Maps = npt.NDArray[np.uint8]
+
+
+class DemoError(Exception):
+    """What a user can be told in a sentence: what happened and, where something can be done, what."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A codec to try; None stores the chunks as they are. `folder` is the name of its store."""
+
+    name: str
+    folder: str
+    codec: BytesBytesCodec | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a case: bytes in the store's files, the best seconds, and what `stats` counted in one round."""
+
+    case: Case
+    stored: int
+    write_time: float
+    read_time: float
+    counts: dict[str, dict[str, int]]
+
+
+def cases() -> list[Case]:
+    """QPL's two levels, and the codecs that zarr has."""
+    ours = [Case("QPL level 1", "qpl-1.zarr", QPL(level=1))]
+    if get_path() != "hardware":  # on which there is no level 3
+        ours.append(Case("QPL level 3", "qpl-3.zarr", QPL(level=3)))
+    return [
+        *ours,
+        Case("gzip level 1", "gzip-1.zarr", GzipCodec(level=1)),
+        Case("zstd level 1", "zstd-1.zarr", ZstdCodec(level=1)),
+        Case("blosc as it comes", "blosc.zarr", BloscCodec()),
+        Case("no compression", "none.zarr", None),
+    ]
+
+
+def run(store: Path | None, *, quick: bool) -> None:
+    """Write the array with every codec, read it back, compare, and print what came out.
+
+    Parameters
+    ----------
+    store : Path or None
+        A new or empty folder for the zarr stores, which stay there; None for a temporary one.
+    quick : bool
+        Take a small part of the array.
+
+    Raises
+    ------
+    DemoError
+        If anything fails; above all, if an array is read back that is not the one that was written.
+    """
+    try:
+        path_in_force()
+        get_threads()
+    except (QplError, ValueError) as error:
+        raise DemoError(f"{error} (`numcodecs-qpl info` says more)") from error
+    with _folder(store) as folder:
+        data = load(quick)
+        _introduce(data, quick)
+        results = _try_all(Path(folder), data)
+        _report(results, data)
+        _prove_gzip(Path(folder) / results[0].case.folder, data)
+        if store is not None:
+            print(f"\nThe stores are in {store}.")
+
+
+def load(quick: bool) -> Maps:
+    """The Linke turbidity atlas as (month, row from the north, column from the west), from pvlib's package."""
+    spec = importlib.util.find_spec("pvlib")  # to import it takes seconds, and only its file is needed
+    folders = spec.submodule_search_locations if spec else None
+    path = Path(*(folders or ["pvlib"])[:1], "data", "LinkeTurbidities.h5")
+    months, rows, columns = QUICK if quick else (None, None, None)
+    try:
+        with h5py.File(path) as file:
+            maps = file["LinkeTurbidity"][:rows, :columns, :months]
+    except (OSError, KeyError) as error:
+        raise DemoError(f"pvlib's atlas cannot be read from {path}: {error}") from error
+    # pvlib keeps the months of a place together. A map a month is how such data usually lies in zarr.
+    return np.ascontiguousarray(np.moveaxis(maps, -1, 0))
+
+
+def write(path: Path, data: Maps, codec: BytesBytesCodec | None) -> None:
+    """Write `data` to a new zarr store."""
+    array = zarr.create_array(path, shape=data.shape, dtype=data.dtype, chunks=CHUNKS, compressors=codec)
+    array[...] = data
+
+
+def read(path: Path) -> Maps:
+    """The whole array of a zarr store."""
+    return np.asarray(zarr.open_array(path, mode="r")[...])
+
+
+def first_difference(data: Maps, found: Maps) -> tuple[int, ...] | None:
+    """Index of the first chunk in which `found` is not `data`, or None."""
+    for chunk, region in chunks_of(data):
+        if not np.array_equal(data[region], found[region]):
+            return chunk
+    return None
+
+
+def chunks_of(data: Maps) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+    """Index and region of every chunk."""
+    counts = [-(-length // size) for length, size in zip(data.shape, CHUNKS, strict=True)]
+    for chunk in itertools.product(*map(range, counts)):
+        yield chunk, tuple(slice(i * size, (i + 1) * size) for i, size in zip(chunk, CHUNKS, strict=True))
+
+
+def _folder(store: Path | None) -> AbstractContextManager[str]:
+    if store is None:
+        return tempfile.TemporaryDirectory(prefix="numcodecs-qpl-")
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        empty = not any(store.iterdir())
+    except OSError as error:
+        raise DemoError(f"{store} cannot be used: {error.strerror}; give another folder") from error
+    if not empty:
+        raise DemoError(f"{store} is not empty; give a new or an empty folder")
+    return nullcontext(str(store))
+
+
+def _introduce(data: Maps, quick: bool) -> None:
+    months, rows, columns = data.shape
+    what = "A part of the Linke turbidity atlas" if quick else "The Linke turbidity atlas"
+    print(f"{what} (how hazy the air is; shipped with PyPI's pvlib):")
+    print(f"{months} monthly maps of {rows} x {columns} bytes, {data.nbytes / MB:.1f} MB.")
+    print("Each codec writes them to a zarr store of its own, and they are read back and compared.", flush=True)
+
+
+def _try_all(folder: Path, data: Maps) -> list[Result]:
+    todo = cases()
+    console = Console(stderr=True)
+    progress = Progress(
+        TextColumn("{task.description:26}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_interactive,  # a file or a dumb terminal would get one bar below the other
+        transient=True,
+        redirect_stdout=False,
+    )
+    steps = itertools.count()
+    task = progress.add_task("", total=2 * ROUNDS * len(todo))
+    with progress:
+
+        def announce(what: str) -> None:
+            progress.update(task, description=what, completed=next(steps))
+
+        return [_try(case, folder / case.folder, data, announce) for case in todo]
+
+
+def _try(case: Case, path: Path, data: Maps, announce: Callable[[str], None]) -> Result:
+    write_times, read_times = [], []
+    for _ in range(ROUNDS):
+        if path.exists():
+            shutil.rmtree(path)
+        reset_stats()
+        with _step(f"{case.name}: writing", announce):
+            start = time.perf_counter()
+            write(path, data, case.codec)
+            write_times.append(time.perf_counter() - start)
+        with _step(f"{case.name}: reading", announce):
+            start = time.perf_counter()
+            found = read(path)
+            read_times.append(time.perf_counter() - start)
+        chunk = first_difference(data, found)
+        if chunk is not None:
+            raise DemoError(f"{case.name}: chunk {chunk} was not read back as it was written")
+    stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return Result(case, stored, min(write_times), min(read_times), stats())
+
+
+@contextmanager
+def _step(what: str, announce: Callable[[str], None]) -> Iterator[None]:
+    announce(what)
+    try:
+        yield
+    except Exception as error:  # every codec has errors of its own
+        raise DemoError(f"{what} failed: {type(error).__name__}: {error}") from error
+
+
+def _report(results: list[Result], data: Maps) -> None:
+    table = Table(box=box.ASCII2)
+    table.add_column("codec")
+    for heading in ("ratio", "stored MB", "write MB/s", "read MB/s"):
+        table.add_column(heading, justify="right")
+    for result in results:
+        table.add_row(
+            result.case.name,
+            f"{data.nbytes / result.stored:.2f}",
+            f"{result.stored / MB:.1f}",
+            f"{data.nbytes / MB / result.write_time:,.0f}",
+            f"{data.nbytes / MB / result.read_time:,.0f}",
+        )
+    print()
+    Console(highlight=False).print(table)
+    cpus = len(os.sched_getaffinity(0))
+    print("ratio: size of the array / size of the store. MB: 10**6 bytes, in MB/s those of the array.")
+    print(f"Speeds are zarr's, files and all, with {cpus} CPUs, the best of {ROUNDS}: an impression, no benchmark.")
+    print(f"\nBit for bit: all {len(results)} stores were read back as the array that was written.")
+    for result in results:
+        if isinstance(result.case.codec, QPL):
+            print(f"{result.case.name} ran on {_where(result.counts)}.")
+    if path_in_force() == "software":
+        print("`numcodecs-qpl info` says why that is the path in force.")
+
+
+def _where(counts: dict[str, dict[str, int]]) -> str:
+    """Which of libqpl's paths did how much."""
+    places = [
+        f"the {name} ({blocks['compressed']:,} blocks compressed, {blocks['decompressed']:,} decompressed)"
+        for path, name in PATH_NAMES.items()
+        if any((blocks := counts[path]).values())
+    ]
+    reasons = [f"{blocks:,} blocks that the IAA gave back with {name}" for name, blocks in counts["fallback"].items()]
+    return ", and ".join(places) + "".join(f"; {reason}" for reason in reasons)
+
+
+def _prove_gzip(store: Path, data: Maps) -> None:
+    """Read a chunk of QPL's with nothing of ours or of zarr's."""
+    chunk, region = next(chunks_of(data))
+    key = "/".join(["c", *map(str, chunk)])
+    stored = (store / key).read_bytes()
+    try:
+        found = gzip.decompress(stored)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DemoError(f"Python's gzip cannot read chunk {chunk} of {store.name}: {error}") from error
+    if found != data[region].tobytes():
+        raise DemoError(f"Python's gzip reads chunk {chunk} of {store.name} as something else than was written")
+    print(f"Any gzip reads it: Python's gzip module turned {store.name}/{key} ({len(stored):,} bytes)")
+    print(f"into the {len(found):,} bytes that were written.")

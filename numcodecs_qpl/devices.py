@@ -16,6 +16,9 @@ from pathlib import Path
 SYSFS = "/sys/bus/dsa/devices"
 """Where the idxd driver shows its devices; it is not there if the driver is not."""
 
+PATH_NAMES = {"hardware": "IAA", "software": "software path"}
+"""What libqpl's two paths are called where a user reads of them."""
+
 NODES = "/dev/iax"
 """Where the device nodes of the queues are."""
 
@@ -48,7 +51,6 @@ class WorkQueue:
         Whether there is such a node; only an enabled queue of type "user" has one.
     may_open : bool
         Whether the permissions let this user open it to read and write.
-
     """
 
     dev: str
@@ -78,7 +80,6 @@ class Device:
         The hardware's version, like "0x100".
     queues : tuple of WorkQueue
         All of its work queues, set up or not.
-
     """
 
     dev: str
@@ -97,7 +98,6 @@ def devices(root: Path = Path("/")) -> list[Device]:
     ----------
     root : Path
         Folder to take for ``/``.
-
     """
     folder = root / SYSFS.lstrip("/")
     return [_device(root, path) for path in _numbered(folder, _DEVICE)]

@@ -12,7 +12,6 @@ class QplError(RuntimeError):
         libqpl's status number (``qpl/c_api/status.h``); None where the fault was found by our own checks.
     name : str or None
         libqpl's name for that number.
-
     """
 
     def __init__(self, message: str, status: int | None = None, name: str | None = None) -> None:

@@ -24,7 +24,6 @@ def set_threads(count: int) -> None:
     ------
     ValueError
         If `count` is not a whole number of at least 1.
-
     """
     global _setting
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -39,7 +38,6 @@ def get_threads() -> int:
     ------
     ValueError
         If nothing was set and ``NUMCODECS_QPL_THREADS`` is not a whole number of at least 1.
-
     """
     if _setting is None:
         word = os.environ.get(THREADS_VARIABLE, "1")

@@ -26,7 +26,6 @@ class Container(NamedTuple):
         (and None comes back), or None.
     blocks : bool
         Whether `block_size` means anything: a container of one stream has no blocks.
-
     """
 
     encode: Callable[..., bytes]

@@ -34,7 +34,6 @@ class Reader:
         Header signatures of producers whose streams libqpl could not read.
     size_hint : int
         Bytes that the chunk before this inflated to; 0 before the first.
-
     """
 
     def __init__(self) -> None:
@@ -84,7 +83,6 @@ class Stream:
     ----------
     end : int
         Offset in `src` of the first byte after the stream, once `pieces` has been used up.
-
     """
 
     def __init__(self, src: memoryview, start: int, what: str) -> None:

@@ -39,7 +39,6 @@ def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | N
         If the stream is damaged or truncated, as far as that can be seen, or goes on after its end.
     ValueError
         If `out` is of another size than the data inflates to.
-
     """
     if out is None:
         note_inflate("bare deflate of unknown size")

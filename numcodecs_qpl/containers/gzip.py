@@ -101,7 +101,6 @@ def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | N
         If the data is not gzip, is damaged or truncated, or has something else than zeros after the last member.
     ValueError
         If `out` is of another size than the data inflates to.
-
     """
     signature = _signature(_header(src, 0))
     if signature in reader.needs_inflate:

@@ -62,7 +62,6 @@ def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | N
         If the data is not zlib, is damaged or truncated, needs a preset dictionary, or goes on after the stream.
     ValueError
         If `out` is of another size than the data inflates to.
-
     """
     signature = _check_header(src)
     if signature in reader.needs_inflate:
