@@ -128,21 +128,14 @@ cdef void give_job(int path, qpl_job *job) noexcept nogil:
         free(job)
 
 
-def _before_fork() -> None:
-    pthread_mutex_lock(&pool.lock)
-
-
-def _after_fork_in_parent() -> None:
-    pthread_mutex_unlock(&pool.lock)
-
-
 def _after_fork_in_child() -> None:
-    """Start with an empty pool: the parent's hardware jobs are not ours to use, or to finish."""
+    """Start with an empty pool: the parent's hardware jobs are not ours to use, or to finish.
+
+    The parent's idle jobs are left where they are, for a thread of the parent may have been at the list when it
+    forked. The lock is not taken before a fork to prevent that: other hooks run in between and wait for locks of
+    their own, whose owners may be waiting for ours.
+    """
     global hardware_status
-    cdef int path, i
-    for path in range(PATHS):
-        for i in range(pool.idle_count[path]):
-            free(pool.idle[path][i])
     cdef int idle_limit = pool.idle_limit
     memset(&pool, 0, sizeof(pool))
     pool.idle_limit = idle_limit
@@ -150,11 +143,7 @@ def _after_fork_in_child() -> None:
     hardware_status = NOT_PROBED
 
 
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_after_fork_in_parent,
-    after_in_child=_after_fork_in_child,
-)
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 # ---- The path -----------------------------------------------------------------------------------
@@ -298,9 +287,10 @@ cdef inline void aim(qpl_job *job, Block *block, uint32_t flags) noexcept nogil:
 
 
 cdef void forget_matches(qpl_job *job) noexcept nogil:
-    # With fixed tables at level 1 libqpl's software path does not clear its table of matches between two uses of a job,
-    # so that the bytes depend on what the job did before. Inflating an empty stream in between makes them those of a
-    # fresh job, at 0.2 us against 290 us for a new init. (The block then finds fewer matches: 4 KiB take 15 us, not 12.)
+    # With fixed tables at level 1 libqpl's software path does not clear its table of matches between two uses of a
+    # job, so that the bytes depend on what the job did before. Inflating an empty stream in between makes them those
+    # of a fresh job, at 0.2 us against 290 us for a new init. (The block then finds fewer matches: 4 KiB take 15 us,
+    # not 12.)
     cdef uint8_t[2] empty = [0x03, 0x00]
     cdef uint8_t[2 * SLACK] nothing
     cdef Block block

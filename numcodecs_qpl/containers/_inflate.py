@@ -8,6 +8,7 @@ where an IAA would have done the work.
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -66,14 +67,9 @@ class Sink:
         """All that was written, or None where it went into `out`; ValueError if that is not full."""
         if self._out is None:
             return self._grown.getvalue()
-        check_out_size(self._out, self.size)
+        if self.size != len(self._out):
+            raise ValueError(f"out has {len(self._out)} bytes, but the data inflates to {self.size}")
         return None
-
-
-def check_out_size(out: memoryview, size: int) -> None:
-    """Raise ValueError unless `out` has exactly `size` bytes."""
-    if len(out) != size:
-        raise ValueError(f"out has {len(out)} bytes, but the data inflates to {size}")
 
 
 class Stream:
@@ -127,3 +123,12 @@ def reset_inflate_stats() -> None:
     """Set the counts of `inflate_stats` to zero."""
     with _counts_lock:
         _counts.clear()
+
+
+def _after_fork_in_child() -> None:
+    global _counts_lock
+    _counts_lock = threading.Lock()  # a thread of the parent may have held it
+    _counts.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

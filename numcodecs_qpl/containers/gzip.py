@@ -28,7 +28,6 @@ from numcodecs_qpl.containers._inflate import (
     Reader,
     Sink,
     Stream,
-    check_out_size,
     note_inflate,
 )
 
@@ -107,10 +106,11 @@ def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | N
         note_inflate("producer known to need it")
         return _decode_serially(src, out)
     plan = _plan(src)
+    if plan is not None and out is not None and len(out) != sum(plan.sizes):
+        plan = None  # either is wrong, and only inflating tells which
     if plan is not None:
         size = sum(plan.sizes)
         if out is not None:
-            check_out_size(out, size)
             if _decode_planned(src, plan, out):
                 return None
         else:
@@ -220,7 +220,10 @@ def _plan(src: memoryview) -> _Plan | None:
     plan = _Plan(*(array("q") for _ in _Plan._fields))
     at = 0
     while at < len(src):
-        header = _header(src, at)
+        try:
+            header = _header(src, at)
+        except CorruptDataError:
+            return None
         end = len(src) if header.member_size is None else at + header.member_size
         length = end - TRAILER.size - header.end
         if length < _SHORTEST_STREAM or end > len(src):
