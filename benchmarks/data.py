@@ -12,7 +12,7 @@ def float32_field(size: int) -> bytes:
     y, x = np.mgrid[0:side, 0:side] / 256
     field = 15 + 10 * np.sin(x) * np.cos(y) + 3 * np.sin(5 * x + 2 * y)
     field += 0.25 * rng.standard_normal(field.shape)
-    return (np.round(field * 128) / 128).astype("<f4").tobytes()[:size]
+    return bytes((np.round(field * 128) / 128).astype("<f4").tobytes()[:size])
 
 
 def int16_field(size: int) -> bytes:
@@ -21,7 +21,7 @@ def int16_field(size: int) -> bytes:
     side = int(np.ceil(np.sqrt(size / 2)))
     y, x = np.mgrid[0:side, 0:side] / 512
     field = 4000 + 1500 * np.sin(x) * np.cos(y) + rng.integers(-2, 3, (side, side))
-    return field.astype("<i2").tobytes()[:size]
+    return bytes(field.astype("<i2").tobytes()[:size])
 
 
 def text(size: int) -> bytes:
@@ -29,14 +29,9 @@ def text(size: int) -> bytes:
     rng = np.random.default_rng(20240303)
     letters = np.frombuffer(b"etaoinshrdlucmfwypvbgkjqxz", np.uint8)
     weights = np.arange(26, 0, -1) / sum(range(27))
-    words = [
-        bytes(rng.choice(letters, rng.integers(2, 11), p=weights)) for _ in range(4000)
-    ]
+    words = [bytes(rng.choice(letters, rng.integers(2, 11), p=weights)) for _ in range(4000)]
     ranks = rng.zipf(1.35, size // 3 + 16) % len(words)
-    lines = (
-        b" ".join(words[rank] for rank in ranks[start : start + 9])
-        for start in range(0, len(ranks), 9)
-    )
+    lines = (b" ".join(words[rank] for rank in ranks[start : start + 9]) for start in range(0, len(ranks), 9))
     return b"\n".join(lines)[:size]
 
 

@@ -1,0 +1,53 @@
+"""A batch of guest pages, as a migration has them: 128 of 4 KiB."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from contenders import KIB, Contender, chunk
+from data import DATA_SETS
+from pytest_benchmark.fixture import BenchmarkFixture
+from raw_qpl import RawQpl
+
+from numcodecs_qpl import compress_pages, decompress_pages
+
+PAGE = 4 * KIB
+PAGES = 128
+
+
+def in_c(data: bytes, huffman: str) -> Contender:
+    loop = RawQpl(data, PAGE, dynamic=huffman == "dynamic", pages=True)
+    return Contender(loop.encode, loop.decode, loop.encoded_size)
+
+
+def in_python(data: bytes, huffman: str) -> Contender:
+    lengths, payload = compress_pages(data, PAGE, huffman)
+    if decompress_pages(payload, lengths, PAGE) != data:
+        raise RuntimeError("the pages do not come back as they were")
+    return Contender(
+        partial(compress_pages, data, PAGE, huffman), partial(decompress_pages, payload, lengths, PAGE), len(payload)
+    )
+
+
+PAGE_FUNCTIONS = {"libqpl in C": in_c, "compress_pages, decompress_pages": in_python}
+
+
+@pytest.mark.parametrize("name", PAGE_FUNCTIONS)
+@pytest.mark.parametrize("data_set", DATA_SETS)
+@pytest.mark.parametrize("huffman", ["fixed", "dynamic"])
+@pytest.mark.parametrize("operation", ["encode", "decode"])
+def test_pages(benchmark: BenchmarkFixture, operation: str, huffman: str, data_set: str, name: str) -> None:
+    data = chunk(data_set, PAGES * PAGE)
+    measured = PAGE_FUNCTIONS[name](data, huffman)
+    benchmark.group = f"{operation}, {data_set}, {huffman}, {PAGES} pages"
+    benchmark.extra_info |= {
+        "operation": operation,
+        "codec": name,
+        "huffman": huffman,
+        "data": data_set,
+        "size": len(data),
+        "encoded": measured.encoded_size,
+        "ratio": len(data) / measured.encoded_size,
+    }
+    benchmark(measured.encode if operation == "encode" else measured.decode)
