@@ -28,7 +28,7 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/cython-lint numcodecs_qpl
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint --max-line-length=120 numcodecs_qpl
 
 # The newest zarr and numcodecs want Python 3.12 or later.
 newest:

@@ -182,8 +182,8 @@ cdef class Batch:
             decompress_block(worker, block)
 
     cdef int run(self, bint slack) except -1:
-        # `slack` says whether the SLACK bytes after the last block may be spoiled. Those after any other block may where the
-        # same thread writes there next.
+        # `slack` says whether the SLACK bytes after the last block may be spoiled. Those after any other block may
+        # where the same thread writes there next.
         cdef Py_ssize_t threads = max(1, min(<Py_ssize_t>get_threads(), self.count))
         cdef Py_ssize_t i
         self.packed = self.compressing and threads == 1
@@ -451,8 +451,9 @@ def compress_pages(buffer, Py_ssize_t page_size=4096, huffman="fixed"):
     lengths : ndarray of uint32, shape (pages,)
         Bytes of each page in the payload; `page_size` for one that does not get smaller and is there as it was.
     payload : bytes
-        The pages' raw deflate streams (RFC 1951), one after the other. With fixed tables libqpl's software path may find
-        a match more or less from one call to the next: the pages are always the same, their bytes in here may not be.
+        The pages' raw deflate streams (RFC 1951), one after the other. With fixed tables libqpl's software path may
+        find a match more or less from one call to the next: the pages are always the same, their bytes in here may
+        not be.
 
     Raises
     ------
