@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 from hypothesis import settings
 
 # Programs that tests start must take the installed package, not the source folder they are started in.
 os.environ["PYTHONSAFEPATH"] = "1"
+# And those of the environment that pytest is of, also where that is not an active one.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("here", deadline=None)
