@@ -32,6 +32,11 @@ cdef extern from "<stdatomic.h>" nogil:
     long long atomic_fetch_add(atomic_llong *counter, long long step)
 
 
+cdef extern from "<sys/mman.h>" nogil:
+    int madvise(void *start, size_t length, int advice)
+    int MADV_HUGEPAGE
+
+
 cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size) except -1
 
@@ -44,6 +49,10 @@ OUTPUT_SLACK = SLACK
 
 cdef enum:
     RUNS_PER_THREAD = 4  # few, as each costs a detour; several, as threads are not equally fast
+
+cdef enum:
+    SMALL_PAGE = 4096
+    WORTH_HUGE_PAGES = 4 << 20  # bytes; NumPy draws the line there too
 
 HUFFMAN = {"fixed": False, "dynamic": True}
 
@@ -79,6 +88,12 @@ cdef class BytesWriter:
         Py_INCREF(fresh)
         self._bytes = <PyObject *>fresh
         self._size = capacity
+        cdef size_t start = <size_t>PyBytes_AS_STRING(fresh)
+        if capacity >= WORTH_HUGE_PAGES:
+            # Fresh memory costs a page fault for each of its pages, and threads wait for each other there. Only advice:
+            # without huge pages it fails, and nothing is lost.
+            start = (start + SMALL_PAGE - 1) // SMALL_PAGE * SMALL_PAGE
+            madvise(<void *>start, capacity - SMALL_PAGE, MADV_HUGEPAGE)
 
     def __dealloc__(self):
         if self._bytes != NULL:
@@ -135,7 +150,6 @@ cdef class Batch:
     cdef atomic_llong taken
     cdef bint compressing
     cdef bint dynamic
-    cdef bint packed         # each block begins `gap` bytes after the one before it ended
     cdef bint repeatable
     cdef bint keep_larger    # a block that does not get smaller stays as it is
     cdef uint32_t level
@@ -167,7 +181,8 @@ cdef class Batch:
 
     cdef void do_block(self, Worker *worker, Py_ssize_t i) noexcept nogil:
         cdef Block *block = &self.blocks[i]
-        if self.packed and i:
+        if self.compressing and i % self.run_length:
+            # Within a run, each block begins `gap` bytes after the one before it ended.
             block.dst = self.blocks[i - 1].dst + self.blocks[i - 1].written + self.gap
         if self.compressing:
             compress_block(worker, block, self.level, self.dynamic, self.repeatable)
@@ -186,7 +201,6 @@ cdef class Batch:
         # where the same thread writes there next.
         cdef Py_ssize_t threads = max(1, min(<Py_ssize_t>get_threads(), self.count))
         cdef Py_ssize_t i
-        self.packed = self.compressing and threads == 1
         if threads > 1:
             self.run_length = max(1, self.count // (RUNS_PER_THREAD * threads))
         for i in range(self.count):
@@ -195,18 +209,23 @@ cdef class Batch:
             spread(self.work, threads)
         else:
             self.work()
-        if self.compressing and not self.packed:
+        if self.compressing:
             self.close_gaps()
         return 0
 
     cdef void close_gaps(self) noexcept:
-        # After threads have each written into a slot of its own: move the results together.
-        cdef Py_ssize_t i
-        cdef uint8_t *end
-        for i in range(1, self.count):
-            end = self.blocks[i - 1].dst + self.blocks[i - 1].written + self.gap
-            memmove(end, self.blocks[i].dst, self.blocks[i].written)
-            self.blocks[i].dst = end
+        # Runs were written each into a place of its own: move them together.
+        cdef Py_ssize_t first, last, i, shift, run
+        cdef uint8_t *end = self.blocks[0].dst if self.count else NULL
+        for first in range(0, self.count, self.run_length):
+            last = min(first + self.run_length, self.count) - 1
+            shift = self.blocks[first].dst - end
+            if shift:
+                run = self.blocks[last].dst + self.blocks[last].written - self.blocks[first].dst
+                memmove(end, self.blocks[first].dst, run)
+                for i in range(first, last + 1):
+                    self.blocks[i].dst -= shift
+            end = self.blocks[last].dst + self.blocks[last].written + self.gap
 
     cdef int check(self, str what) except -1:
         cdef Py_ssize_t i
