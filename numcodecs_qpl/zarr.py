@@ -123,7 +123,7 @@ def enable_gzip() -> None:
     What is written is a single gzip member that every zarr reads; what is read may come from any gzip. Arrays that
     are already open switch too. The codec's level stays in the metadata but is not obeyed: it is always libqpl's
     level 1, the one that hardware has. Calling this again changes nothing. Worker processes (dask, multiprocessing)
-    have to call it themselves.
+    have to call it themselves. Chunks may have up to 2**31 - 1 bytes, and format 2 keeps numcodecs' gzip.
 
     Raises
     ------

@@ -48,9 +48,6 @@ OUTPUT_SLACK = SLACK
 """Bytes after an output that are best left free: inflating is then a little faster, and they may be spoiled."""
 
 cdef enum:
-    RUNS_PER_THREAD = 4  # few, as each costs a detour; several, as threads are not equally fast
-
-cdef enum:
     SMALL_PAGE = 4096
     WORTH_HUGE_PAGES = 4 << 20  # bytes; NumPy draws the line there too
 
@@ -201,8 +198,9 @@ cdef class Batch:
         # where the same thread writes there next.
         cdef Py_ssize_t threads = max(1, min(<Py_ssize_t>get_threads(), self.count))
         cdef Py_ssize_t i
-        if threads > 1:
-            self.run_length = max(1, self.count // (RUNS_PER_THREAD * threads))
+        # One run for each thread: shorter ones would even out threads of unequal speed, but cost more on equal ones, as
+        # each is written into fresh memory of its own and then moved.
+        self.run_length = -(-self.count // threads)
         for i in range(self.count):
             self.blocks[i].slack = slack if i == self.count - 1 else (i + 1) % self.run_length != 0
         if threads > 1:
