@@ -20,8 +20,9 @@ demo: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(install) ".[bench]"
-	$(BIN)/pytest benchmarks --benchmark-json=build/benchmarks.json
-	$(BIN)/python benchmarks/goals.py
+	$(BIN)/pytest benchmarks -c benchmarks/pytest.ini --benchmark-json=build/benchmarks.json
+	$(BIN)/python benchmarks/goals.py --json build/goals-1.json
+	$(BIN)/python benchmarks/report.py build/benchmarks.json build/goals-1.json
 
 lint: $(VENV)/ready
 	$(install) ".[dev]"

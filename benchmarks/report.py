@@ -1,6 +1,6 @@
 """Write the tables of docs/benchmarks.md from what the benchmarks and `goals.py` have measured.
 
-    pytest benchmarks --benchmark-json=build/benchmarks.json
+    pytest benchmarks -c benchmarks/pytest.ini --benchmark-json=build/benchmarks.json
     python benchmarks/goals.py --json build/goals-1.json
     python benchmarks/report.py build/benchmarks.json build/goals-*.json --into docs/benchmarks.md
 

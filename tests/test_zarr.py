@@ -171,8 +171,11 @@ def test_a_damaged_chunk_is_an_error_and_not_other_data(tmp_path: Path, containe
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_many_threads_may_write_and_read_one_array() -> None:
-    array = zarr.create_array({}, shape=(64, 1000), dtype="i8", chunks=(4, 1000), compressors=QPL())
+@pytest.mark.parametrize(("zarr_format", "codec"), [(2, numcodecs_qpl.QPL()), (3, QPL())])
+def test_many_threads_may_write_and_read_one_array(zarr_format: Any, codec: Any) -> None:
+    array = zarr.create_array(
+        {}, shape=(64, 1000), dtype="i8", chunks=(4, 1000), compressors=codec, zarr_format=zarr_format
+    )
 
     def fill(row: int) -> bool:
         array[4 * row : 4 * row + 4] = row

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,18 +78,6 @@ def test_a_flipped_bit_in_a_v2_chunk_is_an_error(tmp_path: Path, container: str)
     chunk.write_bytes(damaged)
     with pytest.raises(CorruptDataError):
         zarr.open_array(tmp_path, mode="r")[:]
-
-
-def test_many_threads_may_write_and_read_one_v2_array() -> None:
-    array = create({}, shape=(64, 1000), dtype="i8", chunks=(4, 1000))
-
-    def fill(row: int) -> bool:
-        array[4 * row : 4 * row + 4] = row
-        return bool(np.all(array[4 * row : 4 * row + 4] == row))
-
-    with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(fill, list(range(16)) * 4))
-    assert np.array_equal(array[:, 0], np.repeat(np.arange(16), 4))
 
 
 def test_a_fresh_process_that_imports_only_zarr_reads_a_v2_store(tmp_path: Path) -> None:
