@@ -89,10 +89,6 @@ class QPL(BytesBytesCodec):
     def _codec(self) -> codec.QPL:
         return codec.QPL(self.level, self.container, self.block_size, self.huffman)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # What the codec has learned of producers stays in this process.
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
     def _encode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
         return as_numpy_array_wrapper(self._codec.encode, chunk_bytes, chunk_spec.prototype)
 

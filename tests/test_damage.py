@@ -161,6 +161,15 @@ def test_the_error_says_what_was_wrong_with_zlib(encoded: bytes, message: str) -
         QPL(container="zlib").decode(encoded)
 
 
+def test_a_truncated_stream_that_ends_like_the_checksum_of_nothing_is_not_nothing() -> None:
+    """A fixed block of one literal, cut; its last bytes are the Adler-32 of nothing."""
+    cut = bytes.fromhex("480d 63 00000001")
+    with pytest.raises(CorruptDataError, match="truncated"):
+        QPL(container="zlib").decode(cut)
+    with pytest.raises(ValueError, match="out has 0 bytes, but the data inflates to more"):
+        QPL(container="zlib").decode(cut, bytearray())
+
+
 def test_the_error_says_what_was_wrong_with_deflate() -> None:
     stream = QPL(container="deflate").encode(SMALL["text"])
     for encoded, message in (

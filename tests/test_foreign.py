@@ -18,6 +18,7 @@ from isal import igzip, igzip_lib, isal_zlib
 
 import numcodecs_qpl
 from numcodecs_qpl import QPL, CorruptDataError, reset_stats, stats
+from numcodecs_qpl.containers import gzip as gzip_container
 
 RNG = np.random.default_rng(6)
 TEXT = RNG.choice(np.frombuffer(b"abcd efgh", "u1"), 150_000).tobytes()
@@ -183,6 +184,15 @@ def test_members_of_the_same_content_are_all_read(first: str, second: str, part:
         "gzip's": lambda data: gzip.compress(data, mtime=0),
     }
     check_decode(QPL(), make[first](part) + make[second](part), part * 2)
+
+
+def test_members_of_the_same_content_are_not_taken_for_one_even_before_inflating() -> None:
+    """On hardware libqpl cannot say that it stopped at the end of the first."""
+    for part in (TEXT, TEXT[:100], FAR):
+        one = gzip.compress(part)
+        assert gzip_container._plan(memoryview(one)) is not None
+        assert gzip_container._plan(memoryview(one * 2)) is None
+        assert gzip_container._plan(memoryview(one * 9)) is None
 
 
 def test_an_index_that_covers_two_members_of_the_same_content_loses_none() -> None:
