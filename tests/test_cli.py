@@ -13,6 +13,8 @@ import pytest
 
 import numcodecs_qpl
 from numcodecs_qpl import _core, cli
+from numcodecs_qpl.cli import info
+from numcodecs_qpl.cli.demo import DEMO_NEEDS
 from numcodecs_qpl.devices import Device, WorkQueue, devices
 
 PROGRAM = Path(sys.executable).with_name("numcodecs-qpl")
@@ -156,7 +158,7 @@ def test_info_tells_the_threads() -> None:
 def test_info_says_that_there_are_no_devices(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "devices", list)
+    monkeypatch.setattr(info, "devices", list)
     assert cli.main(["info"]) == 0
     assert entry(capsys.readouterr().out, "devices").startswith("none: ")
 
@@ -168,7 +170,7 @@ FOUND = [Device("iax1", "enabled", 0, "0x100", (OPEN, CLOSED, ABSENT)), Device("
 
 
 def test_info_tells_each_device_and_queue(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "devices", lambda: FOUND)
+    monkeypatch.setattr(info, "devices", lambda: FOUND)
     assert cli.main(["info"]) == 0
     text = capsys.readouterr().out
     assert entry(text, "iax1") == "IAA, enabled, NUMA node 0, version 0x100"
@@ -185,7 +187,7 @@ def test_info_tells_each_device_and_queue(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_info_keeps_to_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "devices", lambda: FOUND)
+    monkeypatch.setattr(info, "devices", lambda: FOUND)
     cli.main(["info"])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
@@ -215,7 +217,7 @@ def test_info_json_holds_what_the_library_says() -> None:
 def test_info_json_tells_each_device_and_queue(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "devices", lambda: FOUND)
+    monkeypatch.setattr(info, "devices", lambda: FOUND)
     assert cli.main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["devices"]
     assert {name: found[0][name] for name in ("dev", "state", "numa_node", "version")} == {
@@ -298,7 +300,7 @@ def test_an_interrupt_ends_quietly_with_a_shells_own_status(
     def interrupt() -> list[Device]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "devices", interrupt)
+    monkeypatch.setattr(info, "devices", interrupt)
     assert cli.main(["info"]) == 130
     assert capsys.readouterr().err == ""
 
@@ -306,7 +308,7 @@ def test_an_interrupt_ends_quietly_with_a_shells_own_status(
 def test_info_needs_none_of_the_demos_packages() -> None:
     code = (
         "import sys\n"
-        f"sys.modules.update(dict.fromkeys({cli.DEMO_NEEDS!r}))\n"
+        f"sys.modules.update(dict.fromkeys({DEMO_NEEDS!r}))\n"
         "from numcodecs_qpl.cli import main\n"
         "sys.exit(main(['info']))\n"
     )

@@ -17,6 +17,7 @@ from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import ZstdCodec
 
 from numcodecs_qpl import _core, cli, demo
+from numcodecs_qpl.cli.demo import DEMO_NEEDS
 
 PROGRAM = Path(sys.executable).with_name("numcodecs-qpl")
 NAMES = [case.name for case in demo.cases()]
@@ -199,7 +200,7 @@ def test_chunks_that_pythons_gzip_reads_otherwise_are_told(
     assert "as something else than was written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("package", cli.DEMO_NEEDS)
+@pytest.mark.parametrize("package", DEMO_NEEDS)
 def test_a_package_that_is_missing_is_told_with_the_command_that_installs_it(package: str) -> None:
     result = run_code(f"sys.modules[{package!r}] = None")
     assert (result.returncode, result.stdout) == (1, "")
@@ -207,7 +208,7 @@ def test_a_package_that_is_missing_is_told_with_the_command_that_installs_it(pac
 
 
 def test_all_packages_that_are_missing_are_told_at_once() -> None:
-    result = run_code(f"sys.modules.update(dict.fromkeys({cli.DEMO_NEEDS!r}))")
+    result = run_code(f"sys.modules.update(dict.fromkeys({DEMO_NEEDS!r}))")
     assert "the demo needs zarr, h5py, pvlib, rich: " in result.stderr
 
 

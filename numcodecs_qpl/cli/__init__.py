@@ -1,0 +1,52 @@
+"""The command ``numcodecs-qpl``.
+
+A command is a module with a pair of functions: ``add_<name>`` describes it to argparse, and ``_<name>`` does it and
+returns the exit status; `_parser` calls the first of the two. A failure that can be expected is told by
+`common.failed`, without a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from numcodecs_qpl import __version__, _core
+from numcodecs_qpl.cli.common import FAILED, INTERRUPTED, PROGRAM, examples, failed
+from numcodecs_qpl.cli.demo import add_demo
+from numcodecs_qpl.cli.info import add_info
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (the process's own if None) and return its exit status."""
+    try:
+        try:
+            arguments = _parser().parse_args(argv)
+            return int(arguments.run(arguments))
+        finally:
+            sys.stdout.flush()  # now, while a failure of it can still be told
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        # stdout takes no more, and Python's own flush at exit must not complain once more.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        # A reader who has gone, as in `numcodecs-qpl info | head -1`, has seen enough and needs no message.
+        return FAILED if isinstance(error, BrokenPipeError) else failed(f"the output cannot be written: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Deflate through Intel's libqpl: on an In-Memory Analytics Accelerator (IAA), or in software.",
+        epilog=examples("info", "demo --quick", "demo --help"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    version = f"{PROGRAM} {__version__} (libqpl {_core.libqpl_version()})"
+    parser.add_argument("--version", action="version", version=version)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    add_info(commands)
+    add_demo(commands)
+    return parser

@@ -1,0 +1,27 @@
+"""What the commands share: exit statuses, and how they speak."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Not at run time, where argparse's private class takes no parameter.
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+PROGRAM = "numcodecs-qpl"
+
+OK, FAILED, INTERRUPTED = 0, 1, 130
+"""Exit statuses. argparse itself exits with 2 if the command line is wrong; 130 is a shell's own for Ctrl-C."""
+
+
+def examples(*arguments: str) -> str:
+    """The last lines of a ``--help``: the command lines that `arguments` make."""
+    return "\n  ".join(["examples:", *(f"{PROGRAM} {words}" for words in arguments)])
+
+
+def failed(message: str) -> int:
+    """Say what went wrong, and return the exit status that says so too."""
+    print(f"{PROGRAM}: error: {message}", file=sys.stderr)
+    return FAILED

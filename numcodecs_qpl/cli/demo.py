@@ -1,0 +1,55 @@
+"""The command ``numcodecs-qpl demo``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from numcodecs_qpl.cli.common import OK, examples, failed
+
+if TYPE_CHECKING:
+    from numcodecs_qpl.cli.common import Commands
+
+DEMO_NEEDS = ("zarr", "h5py", "pvlib", "rich")
+DEMO_INSTALL = 'pip install "numcodecs-qpl[demo]"'
+"""Packages of the extra "demo", and the command that installs them."""
+
+
+def add_demo(commands: Commands) -> None:
+    """Describe ``numcodecs-qpl demo`` to argparse."""
+    command = commands.add_parser(
+        "demo",
+        help="a real array through zarr, with QPL and the usual codecs",
+        description="Write a real array (monthly maps of how hazy the air is, 112 MB) to zarr stores, with QPL\n"
+        "and with the usual codecs; read each back, compare it bit for bit, and show ratio and speed.\n"
+        f"What it needs is installed by: {DEMO_INSTALL}",
+        epilog=examples("demo", "demo --quick", "demo --store stores"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "--quick", action="store_true", help="take a small part of the array: a second, but rougher speeds"
+    )
+    command.add_argument(
+        "--store",
+        metavar="DIR",
+        type=Path,
+        help="keep the stores in DIR, a new or empty folder (default: a temporary folder that is removed)",
+    )
+    command.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    missing = [package for package in DEMO_NEEDS if importlib.util.find_spec(package) is None]
+    if missing:
+        return failed(f"the demo needs {', '.join(missing)}: {DEMO_INSTALL}")
+    try:
+        from numcodecs_qpl import demo
+    except ImportError as error:  # there, but not of the version that is needed
+        return failed(f"the demo cannot use what is installed ({error}): {DEMO_INSTALL}")
+    try:
+        demo.run(arguments.store, quick=arguments.quick)
+    except demo.DemoError as error:
+        return failed(str(error))
+    return OK
