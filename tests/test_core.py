@@ -350,6 +350,31 @@ def test_pages_are_inflated_into_the_callers_memory() -> None:
     assert (guard[-100:] == 0xAA).all()
 
 
+def test_pages_are_compressed_into_the_callers_memory_and_no_byte_further() -> None:
+    guard = np.full(len(PAGES) + 200, 0xAA, np.uint8)
+    lengths = np.empty(len(PAGES) // 4096, np.uint32)
+    size = _core.compress_pages_into(PAGES, lengths, guard[100:-100])
+    assert size == lengths.sum() < len(PAGES)
+    assert decompress_pages(guard[100 : 100 + size], lengths) == PAGES
+    assert (guard[:100] == 0xAA).all()
+    assert (guard[-100:] == 0xAA).all()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "payload", "message"),
+    [
+        (np.empty(39, np.uint32), bytearray(len(TEXT)), "lengths has room for 39 pages; there are 40"),
+        (np.empty(40, np.uint32), bytearray(len(TEXT) - 1), f"room for {len(TEXT) - 1} bytes; up to {len(TEXT)} may"),
+        (np.empty(40, np.uint32), bytes(len(TEXT)), "the output is read-only"),
+    ],
+)
+def test_memory_that_cannot_take_the_pages_is_refused(
+    lengths: np.ndarray[tuple[int], np.dtype[np.uint32]], payload: bytes, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        _core.compress_pages_into(TEXT, lengths, payload)
+
+
 def test_no_pages_are_no_bytes() -> None:
     lengths, payload = compress_pages(b"")
     assert lengths.shape == (0,)
@@ -403,5 +428,5 @@ def test_an_out_for_pages_that_cannot_be_used_is_refused_untouched() -> None:
         with pytest.raises(ValueError, match=f"out has {size} bytes; 40 pages of 4096 have {len(TEXT)}"):
             decompress_pages(payload, lengths, out=out)
         assert out == bytes(size)
-    with pytest.raises(ValueError, match="out is read-only"):
+    with pytest.raises(ValueError, match="the output is read-only"):
         decompress_pages(payload, lengths, out=bytes(len(TEXT)))

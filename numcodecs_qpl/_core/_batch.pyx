@@ -18,6 +18,7 @@ from numcodecs_qpl._core._jobs cimport (
     compress_block,
     continue_block,
     decompress_block,
+    note_fallback,
     open_worker,
 )
 from numcodecs_qpl._core.qpl cimport QPL_STS_MORE_OUTPUT_NEEDED, QPL_STS_OK
@@ -148,7 +149,7 @@ cdef class Batch:
     cdef bint compressing
     cdef bint dynamic
     cdef bint repeatable
-    cdef bint keep_larger    # a block that does not get smaller stays as it is
+    cdef bint keep_larger    # a block that does not get smaller, or fails, stays as it is
     cdef uint32_t level
     cdef Py_ssize_t gap
 
@@ -183,7 +184,11 @@ cdef class Batch:
             block.dst = self.blocks[i - 1].dst + self.blocks[i - 1].written + self.gap
         if self.compressing:
             compress_block(worker, block, self.level, self.dynamic, self.repeatable)
-            if self.keep_larger and block.status == QPL_STS_MORE_OUTPUT_NEEDED:
+            if self.keep_larger and block.status != QPL_STS_OK:
+                if block.status != QPL_STS_MORE_OUTPUT_NEEDED:
+                    if not worker.fall_back:
+                        return
+                    note_fallback(block.status)
                 memcpy(block.dst, block.src, block.size)
                 block.written = block.size
                 block.status = QPL_STS_OK
@@ -466,7 +471,8 @@ def compress_pages(buffer, Py_ssize_t page_size=4096, huffman="fixed"):
     Returns
     -------
     lengths : ndarray of uint32, shape (pages,)
-        Bytes of each page in the payload; `page_size` for one that does not get smaller and is there as it was.
+        Bytes of each page in the payload; `page_size` for one that is there as it was: it does not get smaller, or
+        libqpl failed on it (`stats` counts that).
     payload : bytes
         The pages' raw deflate streams (RFC 1951), one after the other. With fixed tables libqpl's software path may
         find a match more or less from one call to the next: the pages are always the same, their bytes in here may
@@ -477,9 +483,45 @@ def compress_pages(buffer, Py_ssize_t page_size=4096, huffman="fixed"):
     ValueError
         If `buffer` does not hold whole pages, or `huffman` is neither word.
     QplError
-        If libqpl fails for another reason than the page not getting smaller.
+        If the path setting is "hardware" and the device fails.
+    """
+    _check_page_size(page_size)
+    pages = _as_bytes(buffer)
+    lengths = np.empty(len(pages) // page_size, np.uint32)
+    writer = BytesWriter(len(pages))
+    return lengths, writer.finish(compress_pages_into(pages, lengths, writer, page_size, huffman))
+
+
+def compress_pages_into(buffer, lengths, payload, Py_ssize_t page_size=4096, huffman="fixed") -> int:
+    """Compress pages into the caller's memory; `compress_pages` tells the rest.
+
+    Parameters
+    ----------
+    buffer : buffer of bytes
+        The pages, one after the other.
+    lengths : ndarray of uint32, shape (pages,)
+        Is given the bytes of each page in the payload.
+    payload : writable buffer of bytes
+        Is given the payload: at least as many bytes as `buffer` has.
+    page_size, huffman
+        As in `compress_pages`.
+
+    Returns
+    -------
+    int
+        Bytes of the payload.
+
+    Raises
+    ------
+    ValueError
+        If `buffer` does not hold whole pages, `lengths` is of another length, `payload` is too small or read-only, or
+        `huffman` is neither word.
+    QplError
+        If the path setting is "hardware" and the device fails.
     """
     cdef const uint8_t[::1] src = _as_bytes(buffer)
+    cdef uint8_t[::1] dst = _as_writable_bytes(payload)
+    cdef uint32_t[::1] lengths_view = lengths
     cdef Py_ssize_t size = src.shape[0]
     if huffman not in HUFFMAN:
         raise ValueError(f"huffman is {huffman!r}; it must be one of {', '.join(HUFFMAN)}")
@@ -487,12 +529,12 @@ def compress_pages(buffer, Py_ssize_t page_size=4096, huffman="fixed"):
     if size % page_size:
         raise ValueError(f"{size} bytes are no whole number of pages of {page_size} bytes")
     cdef Py_ssize_t count = size // page_size
-    lengths = np.empty(count, np.uint32)
+    if lengths_view.shape[0] != count:
+        raise ValueError(f"lengths has room for {lengths_view.shape[0]} pages; there are {count}")
+    if dst.shape[0] < size:
+        raise ValueError(f"the payload has room for {dst.shape[0]} bytes; up to {size} may be needed")
     if count == 0:
-        return lengths, b""
-    cdef BytesWriter writer = BytesWriter(size)
-    cdef uint8_t[::1] dst = writer
-    cdef uint32_t[::1] lengths_view = lengths
+        return 0
     cdef Batch batch = Batch(count)
     cdef Py_ssize_t i
     cdef Block *block
@@ -508,12 +550,10 @@ def compress_pages(buffer, Py_ssize_t page_size=4096, huffman="fixed"):
         block.room = page_size - 1
     batch.run(slack=True)
     batch.check("page")
-    block = &batch.blocks[count - 1]
-    cdef Py_ssize_t end = block.dst + block.written - &dst[0]
     for i in range(count):
         lengths_view[i] = batch.blocks[i].written
-    dst = None
-    return lengths, writer.finish(end)
+    block = &batch.blocks[count - 1]
+    return block.dst + block.written - &dst[0]
 
 
 def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
@@ -604,5 +644,5 @@ def _as_bytes(buffer) -> memoryview:
 def _as_writable_bytes(buffer) -> memoryview:
     view = _as_bytes(buffer)
     if view.readonly:
-        raise ValueError("out is read-only")
+        raise ValueError("the output is read-only")
     return view

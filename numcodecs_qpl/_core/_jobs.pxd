@@ -56,6 +56,8 @@ cdef struct Worker:
 cdef int open_worker(Worker *worker) except -1
 # Give the jobs back and add up the counts.
 cdef void close_worker(Worker *worker) noexcept nogil
+# Count a block that was done otherwise than first tried, by libqpl's status.
+cdef void note_fallback(uint32_t reason) noexcept nogil
 
 # `repeatable`: the bytes must not depend on what the job did before.
 cdef uint32_t compress_block(

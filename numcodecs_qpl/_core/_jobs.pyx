@@ -22,6 +22,7 @@ from numcodecs_qpl._core.qpl cimport (
     QPL_STS_MORE_OUTPUT_NEEDED,
     QPL_STS_NO_MEM_ERR,
     QPL_STS_OK,
+    QPL_STS_QUEUES_ARE_BUSY_ERR,
     QPL_STS_SIZE_ERR,
     QPL_STS_UNSUPPORTED_COMPRESSION_LEVEL,
     qpl_compression_levels,
@@ -61,6 +62,7 @@ cdef enum:
     MAX_IDLE = 64
     STATUS_LIMIT = 1024  # libqpl's largest status is 503
     NOT_PROBED = 0xFFFF
+    BUSY_RETRIES = 3  # as in QEMU 9.1: waiting for ever took a quarter longer than doing the block in software
 
 
 # ---- The pool -----------------------------------------------------------------------------------
@@ -386,7 +388,10 @@ cdef uint32_t compress_block(
             block.written = 2
         return block.status
     if worker.hardware:
-        block.status = compress_on(HARDWARE, worker, block, level, dynamic, repeatable)
+        for _ in range(1 + BUSY_RETRIES):
+            block.status = compress_on(HARDWARE, worker, block, level, dynamic, repeatable)
+            if block.status != QPL_STS_QUEUES_ARE_BUSY_ERR:
+                break
         if block.status == QPL_STS_OK or block.status == QPL_STS_MORE_OUTPUT_NEEDED or not worker.fall_back:
             return block.status
         note_fallback(block.status)
@@ -403,7 +408,10 @@ cdef uint32_t decompress_block(Worker *worker, Block *block) noexcept nogil:
     if block.size == 0 or block.room == 0:
         return block.status
     if worker.hardware:
-        block.status = decompress_on(HARDWARE, worker, block)
+        for _ in range(1 + BUSY_RETRIES):
+            block.status = decompress_on(HARDWARE, worker, block)
+            if block.status != QPL_STS_QUEUES_ARE_BUSY_ERR:
+                break
         if block.status == QPL_STS_OK or block.status == QPL_STS_MORE_OUTPUT_NEEDED or not worker.fall_back:
             return block.status
         note_fallback(block.status)

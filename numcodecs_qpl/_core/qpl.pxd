@@ -18,6 +18,7 @@ cdef extern from "qpl/qpl.h" nogil:
     ctypedef enum qpl_status:
         QPL_STS_OK
         QPL_STS_MORE_OUTPUT_NEEDED
+        QPL_STS_QUEUES_ARE_BUSY_ERR
         QPL_STS_LIBRARY_INTERNAL_ERR
         QPL_STS_SIZE_ERR
         QPL_STS_UNSUPPORTED_COMPRESSION_LEVEL
