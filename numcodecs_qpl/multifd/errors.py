@@ -1,0 +1,53 @@
+"""The error of everything that goes wrong with a migration stream."""
+
+from __future__ import annotations
+
+
+class MultiFDError(ValueError):
+    """A migration stream breaks the protocol, ends too early, or cannot be followed.
+
+    Attributes
+    ----------
+    reason : str
+        What is wrong.
+    field : str or None
+        The field of the packet that is wrong, by QEMU's name.
+    channel : int, str or None
+        The multifd channel's id, or ``"main"``.
+    packet : int or None
+        Which packet of that channel it is, counted from 0.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        field: str | None = None,
+        channel: int | str | None = None,
+        packet: int | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.field = field
+        self.channel = channel
+        self.packet = packet
+
+    def locate(self, channel: int | str, packet: int | None = None) -> None:
+        """Fill in where it happened, as far as that is not known yet."""
+        if self.channel is None:
+            self.channel = channel
+        if self.packet is None:
+            self.packet = packet
+
+    def __str__(self) -> str:
+        where = []
+        if self.channel is not None:
+            where.append("main channel" if self.channel == "main" else f"channel {self.channel}")
+        if self.packet is not None:
+            where.append(f"packet {self.packet}")
+        place = f"{', '.join(where)}: " if where else ""
+        return f"{place}{f'{self.field}: ' if self.field else ''}{self.reason}"
+
+
+class PeerClosedError(MultiFDError):
+    """A connection ended where more had to come."""

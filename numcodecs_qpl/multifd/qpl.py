@@ -1,0 +1,117 @@
+"""The method ``qpl``: each page a raw deflate stream of its own, made by libqpl.
+
+A payload is the pages' lengths (u32 each, big-endian), then the pages. One whose length is the page size is there as it
+is. The format was read in QEMU's ``migration/multifd-qpl.c`` (9.1 to 11.0), and checked on streams that QEMU 11.0.92
+wrote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numcodecs_qpl._core import CorruptDataError, compress_pages_into, decompress_pages
+from numcodecs_qpl.multifd import wire
+from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.methods import MultiFDMethods, RecvParams, SendParams, check_method
+
+
+@dataclass
+class QplData:
+    """What a channel keeps for ``qpl``. The jobs are those of the core's pool, which all channels share.
+
+    Attributes
+    ----------
+    page_size, page_count : int
+        Bytes in a page, and pages that a packet has room for.
+    zbuf : ndarray of uint8, shape (page_count * page_size,)
+        The compressed pages.
+    pages : ndarray of uint8, shape (page_count, page_size)
+        The pages as they are, where they do not lie together in guest memory.
+    lengths : ndarray of uint32, shape (page_count,)
+        The pages' lengths in `zbuf`.
+    """
+
+    page_size: int
+    page_count: int
+    zbuf: NDArray[np.uint8]
+    pages: NDArray[np.uint8]
+    lengths: NDArray[np.uint32]
+
+    @classmethod
+    def make(cls, page_size: int, page_count: int) -> QplData:
+        """Memory for packets of `page_count` pages."""
+        return cls(
+            page_size,
+            page_count,
+            np.empty(page_count * page_size, np.uint8),
+            np.empty((page_count, page_size), np.uint8),
+            np.empty(page_count, np.uint32),
+        )
+
+
+class QplMethods(MultiFDMethods):
+    """The hooks of ``qpl``, as QEMU 9.1 has them.
+
+    A page is given one byte less than its size to be compressed into; where that does not do, or libqpl fails, it is
+    sent as it is. Pages go to hardware where it can be used; a page that finds the queues busy is tried three times
+    more and then done in software. All that is the core's, and its process settings hold (`numcodecs_qpl.set_path`).
+    """
+
+    def send_setup(self, params: SendParams) -> None:
+        """Take memory for a packet's pages."""
+        params.data = QplData.make(params.page_size, params.page_count)
+
+    def send_cleanup(self, params: SendParams) -> None:
+        """Let go of the memory."""
+        params.data = None
+
+    def send_prepare(self, params: SendParams) -> None:
+        """Compress the pages."""
+        params.flags |= wire.FLAG_QPL
+        params.iov = []
+        params.next_packet_size = 0
+        pages, data = params.pages, params.data
+        count = len(pages.normal)
+        if not count or pages.block is None:
+            return
+        runs = pages.block.runs(pages.normal)
+        plain = runs[0] if len(runs) == 1 else pages.block.take(pages.normal, data.pages[:count])
+        lengths = data.lengths[:count]
+        size = compress_pages_into(plain, lengths, data.zbuf, data.page_size, params.parameters.huffman)
+        params.iov = [lengths.astype(">u4").data, data.zbuf[:size].data]
+        params.next_packet_size = 4 * count + size
+
+    def recv_setup(self, params: RecvParams) -> None:
+        """Take memory for a packet's payload."""
+        params.data = QplData.make(params.page_size, params.page_count)
+
+    def recv_cleanup(self, params: RecvParams) -> None:
+        """Let go of the memory."""
+        params.data = None
+
+    def recv_pages(self, params: RecvParams) -> None:
+        """Inflate the pages."""
+        check_method(params, wire.FLAG_QPL)
+        pages, data = params.pages, params.data
+        count = len(pages.normal)
+        if not count or pages.block is None:
+            return
+        head = bytearray(4 * count)
+        zbuf = data.zbuf[: params.next_packet_size - 4 * count]
+        params.read_into([memoryview(head), zbuf.data])
+        lengths = np.frombuffer(head, ">u4")
+        runs = pages.block.runs(pages.normal)
+        out = runs[0] if len(runs) == 1 else data.pages[:count]
+        try:
+            decompress_pages(zbuf, lengths, data.page_size, out=out)
+        except CorruptDataError as error:
+            raise MultiFDError(str(error), field="payload") from error
+        if len(runs) > 1:
+            pages.block.put(pages.normal, data.pages[:count])
+
+    def get_iov_count(self, page_count: int) -> int:
+        """The lengths, and a buffer for each page, as in QEMU; here all pages are in one."""
+        return page_count + 1
