@@ -71,11 +71,14 @@ class RAMBlock:
 
     def runs(self, offsets: Offsets) -> list[memoryview]:
         """The memory of the pages at `offsets`, in their order; neighbours are one piece."""
-        starts = np.flatnonzero(np.diff(offsets, prepend=offsets[:1]) != self.page_size)
-        ends = [*starts[1:].tolist(), len(offsets)]
+        if not len(offsets):
+            return []
+        breaks = np.flatnonzero(offsets[1:] - offsets[:-1] != self.page_size) + 1
+        starts = [0, *breaks.tolist()]
+        ends = [*breaks.tolist(), len(offsets)]
         return [
             self.view[offset : offset + (end - start) * self.page_size]
-            for start, end, offset in zip(starts.tolist(), ends, offsets[starts].tolist(), strict=True)
+            for start, end, offset in zip(starts, ends, offsets[starts].tolist(), strict=True)
         ]
 
     def take(self, offsets: Offsets, out: NDArray[np.uint8]) -> NDArray[np.uint8]:

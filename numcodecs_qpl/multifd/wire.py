@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from numcodecs_qpl.multifd.errors import MultiFDError
 
 Offsets: TypeAlias = NDArray[np.uint64]
+Bytes: TypeAlias = bytes | bytearray | memoryview
 
 MAGIC = 0x11223344
 VERSION = 1
@@ -180,7 +181,7 @@ def pack_initial(packet: InitialPacket) -> bytes:
     return _INITIAL.pack(MAGIC, VERSION, packet.uuid.bytes, packet.id)
 
 
-def unpack_initial(data: bytes) -> InitialPacket:
+def unpack_initial(data: Bytes) -> InitialPacket:
     """The opening of a channel from its 64 bytes.
 
     Raises
@@ -193,7 +194,7 @@ def unpack_initial(data: bytes) -> InitialPacket:
     return InitialPacket(UUID(bytes=uuid), channel)
 
 
-def unpack_flags(data: bytes) -> int:
+def unpack_flags(data: Bytes) -> int:
     """The flags from the first 12 bytes of a packet: they tell which of the two headers it has.
 
     Raises
@@ -226,7 +227,7 @@ def pack(packet: Packet, page_count: int) -> bytes:
     return (head + packet.offsets.astype(">u8").tobytes()).ljust(header_size(page_count), b"\0")
 
 
-def unpack(data: bytes, page_size: int) -> Packet:
+def unpack(data: Bytes, page_size: int) -> Packet:
     """A header of pages, checked as far as it can be without knowing the RAM blocks.
 
     Parameters
@@ -278,7 +279,7 @@ def pack_device_state(packet: DeviceStatePacket) -> bytes:
     )
 
 
-def unpack_device_state(data: bytes) -> DeviceStatePacket:
+def unpack_device_state(data: Bytes) -> DeviceStatePacket:
     """The header of a packet of device state from its 276 bytes.
 
     Raises

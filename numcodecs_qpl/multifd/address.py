@@ -1,0 +1,233 @@
+"""Where to listen and where to connect to: addresses in words, and the sockets that come of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from numcodecs_qpl.multifd.connection import Connection, connection_of
+from numcodecs_qpl.multifd.errors import MultiFDError
+
+LOOPBACK = "127.0.0.1"
+HANDSHAKE_SECONDS = 30.0
+"""How long connecting, TLS's handshake, and a new connection's first words may take."""
+BACKLOG = 64
+
+
+@dataclass(frozen=True)
+class Address:
+    """An end point.
+
+    Attributes
+    ----------
+    kind : {"unix", "tcp", "tls"}
+        "tls" is TLS over TCP.
+    path : str
+        Of the unix socket.
+    host : str
+        A name or a number.
+    port : int
+        1 to 65535, or 0 to listen on a port that the system chooses.
+    """
+
+    kind: str
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        if self.kind == "unix":
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.kind}:{host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """An address from ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``.
+
+    Without a host (``tcp::PORT``) it is the loopback address. An IPv6 number stands in brackets.
+
+    Raises
+    ------
+    ValueError
+        If `text` is nothing of the kind.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "unix" and rest:
+        return Address(kind, path=rest)
+    host, colon, port = rest.rpartition(":")
+    if kind in ("tcp", "tls") and colon and port.isdecimal() and int(port) < 65536:
+        return Address(kind, host=host.removeprefix("[").removesuffix("]") or LOOPBACK, port=int(port))
+    raise ValueError(f"{text!r} is no address; one is unix:PATH, tcp:HOST:PORT or tls:HOST:PORT")
+
+
+@dataclass(frozen=True)
+class TLSFiles:
+    """Who we are in TLS, and whom we trust: files in PEM format.
+
+    Attributes
+    ----------
+    cert, key : Path
+        Our certificate (with those between it and the authority's, if any) and its key.
+    ca : Path
+        Certificates of the authorities that the other side's must come from.
+    verify_peer : bool
+        Whether a listener asks for the other side's certificate. One who connects always does.
+    """
+
+    cert: Path
+    key: Path
+    ca: Path
+    verify_peer: bool = True
+
+    def context(self, *, server: bool) -> ssl.SSLContext:
+        """TLS 1.2 or later for one side.
+
+        Raises
+        ------
+        MultiFDError
+            If a file cannot be read, or is none of the kind.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        if server:
+            context.verify_mode = ssl.CERT_REQUIRED if self.verify_peer else ssl.CERT_NONE
+            # A client that only sends would never read the tickets, and closing with bytes unread resets the
+            # connection.
+            context.num_tickets = 0
+        using = f"{self.cert} and {self.key}"
+        try:
+            context.load_cert_chain(self.cert, self.key)
+            using = str(self.ca)
+            context.load_verify_locations(self.ca)
+        except OSError as error:  # ssl's own errors are of this kind too
+            raise MultiFDError(f"TLS cannot use {using}: {error.strerror or error}") from error
+        return context
+
+
+class Listener:
+    """A listening socket.
+
+    Parameters
+    ----------
+    address : Address
+        Where. A unix socket is made with mode 0600, in place of one that nobody listens on any more.
+    tls : TLSFiles, optional
+        Needed for a "tls" address.
+
+    Attributes
+    ----------
+    address : Address
+        Where it listens, with the port that the system chose.
+
+    Raises
+    ------
+    MultiFDError
+        If that is not possible.
+    """
+
+    def __init__(self, address: Address, tls: TLSFiles | None = None) -> None:
+        self._context = _context(address, tls, server=True)
+        try:
+            if address.kind == "unix":
+                self._socket = _listen_on_unix(address.path)
+            else:
+                family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+                self._socket = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+                address = Address(address.kind, host=address.host, port=self._socket.getsockname()[1])
+        except OSError as error:
+            raise MultiFDError(f"cannot listen on {address}: {error.strerror or error}") from error
+        self.address = address
+
+    def accept(self) -> socket.socket:
+        """Wait for the next connection; OSError once `close` was called."""
+        return self._socket.accept()[0]
+
+    def greet(self, sock: socket.socket) -> socket.socket:
+        """Do TLS's handshake on an accepted socket, if this is a "tls" address; what comes back replaces `sock`.
+
+        Raises
+        ------
+        OSError
+            If the handshake fails.
+        """
+        if self._context is None:
+            return sock
+        return self._context.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
+
+    def close(self) -> None:
+        """Listen no more; a unix socket's file goes."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever waits in accept
+        if self._socket.fileno() >= 0 and self.address.kind == "unix":
+            Path(self.address.path).unlink(missing_ok=True)
+        self._socket.close()
+
+
+def connect(address: Address, tls: TLSFiles | None = None) -> Connection:
+    """Connect to `address`.
+
+    Raises
+    ------
+    MultiFDError
+        If nobody answers, or, with TLS, it is not who it should be.
+    """
+    context = _context(address, tls, server=False)
+    try:
+        if address.kind == "unix":
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.connect(address.path)
+            except OSError:
+                sock.close()
+                raise
+            return connection_of(sock)
+        sock = socket.create_connection((address.host, address.port), HANDSHAKE_SECONDS)
+        try:
+            if context is not None:
+                sock = context.wrap_socket(sock, server_hostname=address.host, suppress_ragged_eofs=False)
+        except OSError:
+            sock.close()
+            raise
+        return connection_of(sock)
+    except OSError as error:
+        reason = error.strerror or error if not isinstance(error, ssl.SSLError) else error
+        raise MultiFDError(f"cannot connect to {address}: {reason}") from error
+
+
+def _context(address: Address, tls: TLSFiles | None, *, server: bool) -> ssl.SSLContext | None:
+    if address.kind != "tls":
+        return None
+    if tls is None:
+        raise MultiFDError(f"{address} needs a certificate, its key and an authority's certificate")
+    return tls.context(server=server)
+
+
+def _listen_on_unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        _remove_abandoned(path)
+        before = os.umask(0o177)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_abandoned(path: str) -> None:
+    if not os.path.lexists(path) or not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return  # bind says what is wrong with a file that is there and no socket
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()

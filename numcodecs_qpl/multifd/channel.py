@@ -1,0 +1,161 @@
+"""A multifd channel: packets from a connection, and to one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from numcodecs_qpl.multifd import wire
+from numcodecs_qpl.multifd.connection import Connection
+from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
+from numcodecs_qpl.multifd.methods import MultiFDMethods, MultiFDPages, RecvParams, SendParams, get_ops
+
+AnyPacket: TypeAlias = wire.Packet | wire.DeviceStatePacket
+
+PIECE = 64 * 1024  # bytes of device state that are passed on at a time
+
+
+class RecvChannel:
+    """The receiving end of a channel.
+
+    Parameters
+    ----------
+    connection : Connection
+        After its 64 opening bytes.
+    channel : int
+        The channel's id, for messages.
+    page_size : int
+        Bytes in a page of the guest.
+    method : str, optional
+        The method that packets are of. Without it, it is that of the first one that has pages.
+
+    Attributes
+    ----------
+    method : str
+        The same; empty while it is not known.
+    packets : int
+        Headers read so far.
+    """
+
+    def __init__(self, connection: Connection, channel: int, page_size: int, method: str = "") -> None:
+        self._connection = connection
+        self.method = ""
+        self._ops: MultiFDMethods | None = None
+        self._page_size = page_size
+        page_count = wire.pages_in_packet(page_size)
+        self._params = RecvParams(channel, connection.read_into, page_size, page_count)
+        self._header = bytearray(wire.header_size(page_count))
+        self.packets = 0
+        if method:
+            self._set_up(method)
+
+    def close(self) -> None:
+        """Let go of the method's state. The connection stays."""
+        if self._ops is not None:
+            self._ops.recv_cleanup(self._params)
+
+    def read(self) -> AnyPacket | None:
+        """The next packet's header, or None where the channel ended before one.
+
+        Raises
+        ------
+        MultiFDError
+            If it is broken, or the channel ended within it.
+        """
+        view = memoryview(self._header)
+        size = self._connection.read_some(view[: wire.START_SIZE])
+        if not size:
+            return None
+        self._connection.read_into([view[size : wire.START_SIZE]])
+        self.packets += 1
+        if wire.unpack_flags(view[: wire.START_SIZE]) & wire.FLAG_DEVICE_STATE:
+            self._connection.read_into([view[wire.START_SIZE : wire.DEVICE_STATE_SIZE]])
+            return wire.unpack_device_state(view[: wire.DEVICE_STATE_SIZE])
+        self._connection.read_into([view[wire.START_SIZE :]])
+        return wire.unpack(self._header, self._page_size)
+
+    def read_pages(self, packet: wire.Packet, pages: MultiFDPages) -> None:
+        """Put the pages that follow `packet` to where `pages` says.
+
+        Raises
+        ------
+        MultiFDError
+            If the method's hook does.
+        """
+        ops = self._ops or self._set_up(wire.METHOD_NAMES[packet.flags & wire.METHOD_MASK])
+        self._params.flags = packet.flags
+        self._params.next_packet_size = packet.payload_size
+        self._params.pages = pages
+        ops.recv_pages(self._params)
+
+    def _set_up(self, method: str) -> MultiFDMethods:
+        try:
+            ops = get_ops(method)
+        except ValueError as error:
+            raise MultiFDError(str(error), field="flags") from error
+        ops.recv_setup(self._params)
+        self.method = method
+        self._ops = ops
+        return ops
+
+    def read_device_state(self, packet: wire.DeviceStatePacket, write: Callable[[memoryview], object]) -> None:
+        """Hand what follows `packet` to `write`, piece by piece."""
+        piece = memoryview(bytearray(min(PIECE, packet.next_packet_size)))
+        left = packet.next_packet_size
+        while left:
+            view = piece[:left]
+            self._connection.read_into([view])
+            write(view)
+            left -= len(view)
+
+    def locate(self, error: MultiFDError) -> None:
+        """Say in `error` where it happened: the channel, and the packet that was read last."""
+        within = self.packets - 1 if self.packets and not isinstance(error, PeerClosedError) else None
+        error.locate(self._params.id, within)
+
+
+class SendChannel:
+    """The sending end of a channel.
+
+    Parameters
+    ----------
+    connection : Connection
+        After its 64 opening bytes.
+    params : SendParams
+        The channel's state.
+    ops : MultiFDMethods
+        The method to write.
+    """
+
+    def __init__(self, connection: Connection, params: SendParams, ops: MultiFDMethods) -> None:
+        self._connection = connection
+        self._params = params
+        self._ops = ops
+        ops.send_setup(params)
+
+    def close(self) -> None:
+        """Let go of the method's state. The connection stays."""
+        self._ops.send_cleanup(self._params)
+
+    def send(self, packet: wire.Packet, pages: MultiFDPages) -> None:
+        """Send `pages` under the header `packet`, whose method and size are replaced by ours.
+
+        Raises
+        ------
+        PeerClosedError
+            If the other side takes no more.
+        """
+        params = self._params
+        params.flags = packet.flags & ~wire.METHOD_MASK
+        params.next_packet_size = 0
+        params.iov = []
+        if packet.normal_pages or packet.zero_pages:
+            params.pages = pages
+            self._ops.send_prepare(params)
+        head = dataclasses.replace(packet, flags=params.flags, next_packet_size=params.next_packet_size)
+        self._connection.send([wire.pack(head, params.page_count), *params.iov])
+
+    def send_device_state(self, buffers: Sequence[bytes | memoryview]) -> None:
+        """Send device state as it is."""
+        self._connection.send(buffers)

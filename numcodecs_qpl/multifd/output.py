@@ -1,0 +1,206 @@
+"""What a received migration becomes: a folder of files, or of a zarr group, and a manifest.
+
+All is written into a subfolder whose name begins with ``incomplete-``; when everything is there it moves to where it
+belongs, and the manifest, which says that it is complete, comes last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+import numpy as np
+
+from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.ram import RAMBlock
+
+MANIFEST = "manifest.json"
+DEVICE_STATE = "device-state.bin"
+CHUNK_PAGES = 256
+"""Pages in a chunk of a zarr array: 1 MiB for pages of 4 KiB."""
+
+
+class Output(ABC):
+    """A folder that fills while a migration comes in.
+
+    Parameters
+    ----------
+    folder : Path
+        A new or empty folder.
+    page_size : int
+        Bytes in a page of the guest.
+
+    Raises
+    ------
+    MultiFDError
+        If `folder` is not empty, or cannot be made.
+    """
+
+    format: str
+
+    def __init__(self, folder: Path, page_size: int) -> None:
+        self._folder = folder
+        self._page_size = page_size
+        self._is_new = not folder.exists()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise MultiFDError(f"{folder} is not empty; a new or empty folder is needed")
+            self._work = Path(tempfile.mkdtemp(prefix="incomplete-", dir=folder))
+        except OSError as error:
+            raise MultiFDError(f"cannot write to {folder}: {error.strerror or error}") from error
+        self._device_files: dict[str, IO[bytes]] = {}
+
+    def add_block(self, name: str, used_length: int) -> RAMBlock:
+        """Memory for a RAM block, all zeros.
+
+        Raises
+        ------
+        MultiFDError
+            If there is not that much room.
+        """
+        free = shutil.disk_usage(self._work).free
+        if used_length > free:
+            # A page that finds no room later would end the process, as memory that is a file has no other way to say
+            # so.
+            raise MultiFDError(
+                f"RAM block {name!r} has {used_length} bytes, but only {free} are free in {self._folder}"
+            )
+        try:
+            with self._block_file(name) as file:
+                file.truncate(used_length)
+                memory = mmap.mmap(file.fileno(), used_length)
+        except (OSError, ValueError) as error:
+            raise MultiFDError(f"no memory for RAM block {name!r}: {error}") from error
+        return RAMBlock(name, used_length, self._page_size, memory, zeroed=True)
+
+    @abstractmethod
+    def _block_file(self, name: str) -> IO[bytes]:
+        """An empty file for a block's memory."""
+
+    def device_state(self, data: bytes | memoryview, channel: int | None = None) -> None:
+        """Add to the device state, of the main channel or of a multifd one."""
+        name = DEVICE_STATE if channel is None else f"device-state-channel-{channel}.bin"
+        if name not in self._device_files:
+            self._device_files[name] = (self._work / name).open("wb")
+        self._device_files[name].write(data)
+
+    def complete(self, blocks: list[RAMBlock], manifest: dict[str, Any]) -> None:
+        """Everything has come: move it to where it belongs. `manifest` is added to.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        for file in self._device_files.values():
+            file.close()
+        manifest["format"] = self.format
+        manifest["device_state"] = sorted(self._device_files)
+        manifest["blocks"] = [self._finish_block(block) for block in blocks]
+        whole = self._work / MANIFEST
+        whole.write_text(json.dumps(manifest, indent=2) + "\n")
+        for path in self._work.rglob("*"):
+            _sync(path)
+        for path in self._work.iterdir():
+            if path != whole:
+                path.rename(self._folder / path.name)
+        _sync(self._folder)
+        whole.rename(self._folder / MANIFEST)
+        self._work.rmdir()
+        _sync(self._folder)
+
+    @abstractmethod
+    def _finish_block(self, block: RAMBlock) -> dict[str, Any]:
+        """See that a block's memory is stored; returns what the manifest says of it."""
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        for file in self._device_files.values():
+            file.close()
+        shutil.rmtree(self._work, ignore_errors=True)
+        if self._is_new:
+            with contextlib.suppress(OSError):
+                self._folder.rmdir()
+
+
+class RawOutput(Output):
+    """``<block>.bin`` for each RAM block: its memory, byte for byte. Pages that are all zeros are holes."""
+
+    format = "raw"
+
+    def _block_file(self, name: str) -> IO[bytes]:
+        return (self._work / _file_name(name)).open("x+b")
+
+    def _finish_block(self, block: RAMBlock) -> dict[str, Any]:
+        return _entry(block, file=_file_name(block.name))
+
+
+class ZarrOutput(Output):
+    """``ram.zarr``: a group with an array for each RAM block, of shape [pages, page size], compressed with QPL.
+
+    A chunk has 256 pages; one that is all zeros is not stored.
+    """
+
+    format = "zarr"
+    GROUP = "ram.zarr"
+
+    def __init__(self, folder: Path, page_size: int) -> None:
+        super().__init__(folder, page_size)
+        import zarr
+
+        self._group = zarr.create_group(self._work / self.GROUP)
+
+    def _block_file(self, name: str) -> IO[bytes]:
+        return tempfile.TemporaryFile(dir=self._work)
+
+    def _finish_block(self, block: RAMBlock) -> dict[str, Any]:
+        from numcodecs_qpl.zarr import QPL
+
+        array = self._group.create_array(
+            quote(block.name, safe=""),
+            shape=block.pages.shape,
+            chunks=(min(CHUNK_PAGES, len(block.pages)), self._page_size),
+            dtype=np.uint8,
+            fill_value=0,
+            compressors=QPL(),
+            attributes={"name": block.name},
+        )
+        for start in range(0, len(block.pages), CHUNK_PAGES):
+            pages = slice(start, start + CHUNK_PAGES)
+            if block.received[pages].any():
+                array[pages] = block.pages[pages]
+        return _entry(block, array=f"{self.GROUP}/{quote(block.name, safe='')}")
+
+
+OUTPUTS = {"raw": RawOutput, "zarr": ZarrOutput}
+
+
+def _file_name(block: str) -> str:
+    return f"{quote(block, safe='')}.bin"
+
+
+def _entry(block: RAMBlock, **where: str) -> dict[str, Any]:
+    return {
+        "name": block.name,
+        "used_length": block.used_length,
+        "page_size": block.page_size,
+        "pages_received": int(np.count_nonzero(block.received)),
+        **where,
+    }
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

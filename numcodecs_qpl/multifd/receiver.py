@@ -1,0 +1,343 @@
+"""Takes one incoming migration, as QEMU's destination would, and keeps what comes."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from numcodecs_qpl.multifd import wire
+from numcodecs_qpl.multifd.address import Listener
+from numcodecs_qpl.multifd.channel import RecvChannel
+from numcodecs_qpl.multifd.connection import Connection
+from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.intake import Arrival, Intake
+from numcodecs_qpl.multifd.mainchannel import MainChannel, RAMSink
+from numcodecs_qpl.multifd.methods import MultiFDPages
+from numcodecs_qpl.multifd.output import Output
+from numcodecs_qpl.multifd.ram import RAMBlock
+from numcodecs_qpl.multifd.rounds import Rounds
+
+NO_UUID = UUID(int=0)
+MAIN = "main"
+TICK = 0.1  # seconds between two looks at whether anything still comes
+
+
+@dataclass
+class Counts:
+    """What has come so far."""
+
+    packets: int = 0
+    normal_pages: int = 0
+    zero_pages: int = 0
+    zero_pages_in_packets: int = 0
+    pages_again: int = 0
+    last_packet_num: int = -1
+
+
+class Receiver(RAMSink):
+    """Receives one migration.
+
+    Parameters
+    ----------
+    listener : Listener
+        Where it comes; closed by `run`.
+    output : Output
+        Where it goes; completed or discarded by `run`.
+    channels : int
+        Number of multifd channels, as the source has it set (``multifd-channels``).
+    page_size : int
+        Bytes in a page of the guest.
+    uuid : UUID
+        The guest's (QEMU's ``-uuid``); all zeros where it was given none.
+    timeout : float
+        Seconds after which nothing coming on any connection is an error.
+    refused : callable
+        ``refused(reason)`` is told of each connection that was turned away.
+
+    Attributes
+    ----------
+    counts : Counts
+        What has come so far.
+    blocks : dict of str to RAMBlock
+        Guest memory, by name.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        output: Output,
+        channels: int,
+        *,
+        page_size: int = 4096,
+        uuid: UUID = NO_UUID,
+        timeout: float = 60.0,
+        refused: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self.counts = Counts()
+        self.blocks: dict[str, RAMBlock] = {}
+        self._output = output
+        self._channels = channels
+        self._page_size = page_size
+        self._uuid = uuid
+        self._timeout = timeout
+        self._intake = Intake(listener, self._take, refused)
+        self._rounds = Rounds({MAIN, *range(channels)}, self._check_round)
+        self._connections: dict[int | str, Connection] = {}
+        self._threads: list[threading.Thread] = []
+        self._running: set[int | str] = {MAIN, *range(channels)}
+        self._changed = threading.Condition()
+        self._error: Exception | None = None
+        self._started: float | None = None
+        self._machine = ""
+        self._methods: set[str] = set()
+        self._devices: list[str] = []
+
+    def run(self) -> dict[str, Any]:
+        """Receive; returns the manifest.
+
+        Raises
+        ------
+        MultiFDError
+            If what comes breaks the protocol, ends too early, or does not come. Nothing is left in the output then.
+        OSError
+            If the output cannot be written.
+        """
+        self._intake.start()
+        done = False
+        try:
+            self._wait()
+            seconds = time.monotonic() - (self._started or 0.0)
+            manifest = self._manifest(seconds)
+            self._output.complete(list(self.blocks.values()), manifest)
+            done = True
+        finally:
+            self._intake.close()
+            self._stop()
+            if not done:
+                self._output.discard()
+        return manifest
+
+    def bytes_received(self) -> int:
+        """Bytes that have come on all connections."""
+        return sum(connection.received for connection in list(self._connections.values()))
+
+    def _wait(self) -> None:
+        quiet_since, seen = time.monotonic(), 0
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._error or not self._running, TICK)
+                if self._error is not None:
+                    raise self._error
+                if not self._running:
+                    return
+            if self.bytes_received() > seen:
+                quiet_since, seen = time.monotonic(), self.bytes_received()
+            elif time.monotonic() - quiet_since > self._timeout:
+                raise MultiFDError(f"nothing came for {self._timeout:g} s; {self._missing()}")
+
+    def _missing(self) -> str:
+        missing = sorted(str(party) for party in {MAIN, *range(self._channels)} - set(self._connections))
+        if not missing:
+            return "all connections are there"
+        return f"of the main channel and {self._channels} multifd channels, these did not connect: {', '.join(missing)}"
+
+    def _stop(self) -> None:
+        self._rounds.abort()
+        for connection in self._connections.values():
+            connection.abort()
+        for thread in self._threads:
+            thread.join()
+        for connection in self._connections.values():
+            connection.close()
+
+    # ---- Connections ----
+
+    def _take(self, arrival: Arrival) -> None:
+        if arrival.initial is None:
+            party: int | str = MAIN
+        else:
+            party = arrival.initial.id
+            if arrival.initial.uuid != self._uuid:
+                raise MultiFDError(f"{arrival.initial.uuid} is not {self._uuid}", field="uuid", channel=party)
+            if arrival.initial.id >= self._channels:
+                raise MultiFDError(f"{party} is not below {self._channels}", field="id", channel=party)
+        if party in self._connections:
+            raise MultiFDError("there is one already", channel=party)
+        if self._started is None:
+            self._started = time.monotonic()
+        arrival.connection.received = len(arrival.head)
+        self._connections[party] = arrival.connection
+        thread = threading.Thread(target=self._guard, args=(party, arrival.connection), name=f"{party}")
+        self._threads.append(thread)
+        thread.start()
+
+    def _guard(self, party: int | str, connection: Connection) -> None:
+        error: Exception | None = None
+        try:
+            if isinstance(party, int):
+                self._receive_channel(party, connection)
+            else:
+                self._receive_main(connection)
+        except Exception as caught:  # of whatever kind: `run` raises it, and nobody waits for this thread
+            error = caught
+            if isinstance(error, MultiFDError):
+                error.locate(party)
+        with self._changed:
+            if self._error is None:
+                self._error = error
+            self._running.discard(party)
+            self._changed.notify_all()
+        self._rounds.leave(party)
+
+    def _receive_main(self, connection: Connection) -> None:
+        stream = io.BufferedReader(_Incoming(connection))
+        main = MainChannel(stream, self, lambda data: connection.send([data]), self._page_size)
+        self._devices = main.run()
+
+    def _receive_channel(self, party: int, connection: Connection) -> None:
+        channel = RecvChannel(connection, party, self._page_size)
+        try:
+            while (packet := channel.read()) is not None:
+                self._receive_packet(channel, packet, party)
+        except MultiFDError as error:
+            channel.locate(error)
+            raise
+        finally:
+            channel.close()
+
+    def _receive_packet(self, channel: RecvChannel, packet: wire.Packet | wire.DeviceStatePacket, party: int) -> None:
+        if isinstance(packet, wire.DeviceStatePacket):
+            self._output.device_state(wire.pack_device_state(packet), party)
+            channel.read_device_state(packet, lambda data: self._output.device_state(data, party))
+        else:
+            again = 0
+            if packet.normal_pages or packet.zero_pages:
+                block = self._block(packet.ramblock)
+                block.check(packet.offsets)
+                channel.read_pages(packet, MultiFDPages(block, packet.normal, packet.zero))
+                block.put_zeros(packet.zero)
+                again = block.note_received(packet.normal) + block.note_received(packet.zero, zero=True)
+                self._agree_on(channel.method)
+            with self._changed:
+                self.counts.packets += 1
+                self.counts.normal_pages += packet.normal_pages
+                self.counts.zero_pages += packet.zero_pages
+                self.counts.zero_pages_in_packets += packet.zero_pages
+                self.counts.pages_again += again
+                self.counts.last_packet_num = max(self.counts.last_packet_num, packet.packet_num)
+        if packet.sync:
+            self._rounds.arrive(party)
+
+    def _agree_on(self, method: str) -> None:
+        self._methods.add(method)
+        if len(self._methods) > 1:
+            raise MultiFDError(
+                f"the channels have different methods: {', '.join(sorted(self._methods))}", field="flags"
+            )
+
+    def _check_round(self) -> None:
+        # From 9.0 on QEMU numbers its packets without gaps; before, none had zero pages.
+        counts = self.counts
+        numbered = counts.last_packet_num + 1
+        if "qpl" in self._methods and counts.zero_pages_in_packets and counts.packets < numbered:
+            raise MultiFDError(
+                f"{numbered - counts.packets} of {numbered} packets are missing. QEMU 9.1.0 and 9.2.0 with qpl leave "
+                "out the headers of packets of only zero pages (mended in 10.0): such a stream cannot be followed",
+                field="packet_num",
+            )
+
+    # ---- What the main channel tells ----
+
+    def machine(self, name: str) -> None:
+        """Remember the source's machine type."""
+        self._machine = name
+
+    def add_block(self, name: str, used_length: int) -> None:
+        """Make memory for a RAM block."""
+        if name in self.blocks:
+            raise MultiFDError(f"RAM block {name!r} comes twice")
+        if used_length < self._page_size or used_length % self._page_size:
+            raise MultiFDError(
+                f"RAM block {name!r} has {used_length} bytes, no whole number of pages of {self._page_size}",
+                field="used_length",
+            )
+        self.blocks[name] = self._output.add_block(name, used_length)
+
+    def fill_page(self, block: str, offset: int, byte: int) -> None:
+        """Fill a page that is all one byte."""
+        if byte:
+            self.put_page(block, offset, bytes([byte]) * self._page_size)
+            return
+        target, offsets = self._place(block, offset)
+        target.put_zeros(offsets)
+        self._count_page(target.note_received(offsets, zero=True), zero=True)
+
+    def put_page(self, block: str, offset: int, page: bytes) -> None:
+        """Put a page to where it belongs."""
+        target, offsets = self._place(block, offset)
+        target.put(offsets, np.frombuffer(page, np.uint8))
+        self._count_page(target.note_received(offsets), zero=False)
+
+    def sync(self) -> None:
+        """Wait for the multifd channels."""
+        self._rounds.arrive(MAIN)
+
+    def device_state(self, data: bytes) -> None:
+        """Keep it as it is."""
+        self._output.device_state(data)
+
+    def _place(self, block: str, offset: int) -> tuple[RAMBlock, wire.Offsets]:
+        target = self._block(block)
+        offsets = np.array([offset], np.uint64)
+        target.check(offsets)
+        return target, offsets
+
+    def _count_page(self, again: int, *, zero: bool) -> None:
+        with self._changed:
+            self.counts.normal_pages += not zero
+            self.counts.zero_pages += zero
+            self.counts.pages_again += again
+
+    def _block(self, name: str) -> RAMBlock:
+        if name not in self.blocks:
+            raise MultiFDError(f"there is no RAM block {name!r}", field="ramblock")
+        return self.blocks[name]
+
+    def _manifest(self, seconds: float) -> dict[str, Any]:
+        counts = self.counts
+        received = {str(party): connection.received for party, connection in sorted(self._connections.items(), key=str)}
+        return {
+            "machine": self._machine,
+            "methods": sorted(self._methods),
+            "channels": self._channels,
+            "rounds": self._rounds.passed,
+            "packets": counts.packets,
+            "pages": {
+                "normal": counts.normal_pages,
+                "zero": counts.zero_pages,
+                "sent_again": counts.pages_again,
+            },
+            "bytes_on_the_wire": {**received, "total": sum(received.values())},
+            "seconds": round(seconds, 3),
+            "devices": self._devices,
+        }
+
+
+class _Incoming(io.RawIOBase):
+    """What comes on a connection, for `io.BufferedReader`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._connection.read_some(memoryview(buffer))

@@ -1,0 +1,46 @@
+"""The description of the device state, which ends QEMU's migration stream.
+
+The state of the devices says nothing of its own length. After it come a byte 00 (``QEMU_VM_EOF``), a byte 06
+(``QEMU_VM_VMDESCRIPTION``), a length (u32, big-endian) and as many bytes of JSON (QEMU's ``migration/savevm.c``, 7.2 to
+11.0).
+"""
+
+from __future__ import annotations
+
+import json
+
+MARK = b"\x00\x06"
+HEAD_SIZE = len(MARK) + 4
+LIMIT = 16 * 2**20
+"""Bytes that a description may have; 44 thousand are usual."""
+
+
+class DescriptionFinder:
+    """Finds the description at the end of a stream that comes piece by piece, without reading beyond it."""
+
+    def __init__(self) -> None:
+        self._tail = bytearray()
+
+    def add(self, data: bytes) -> list[str] | None:
+        """Take the next piece; returns the names of the devices once a whole description ends the stream, else None."""
+        self._tail += data
+        del self._tail[: -HEAD_SIZE - LIMIT]
+        if not self._tail.endswith(b"}"):
+            return None
+        # JSON has no control characters; only the bytes of the length can be taken for the mark.
+        at = len(self._tail)
+        for _ in range(HEAD_SIZE):
+            at = self._tail.rfind(MARK[1:], 0, at)
+            if at < 1:
+                break
+            size = int.from_bytes(self._tail[at + 1 : at + 5], "big")
+            if self._tail[at - 1 : at + 1] == MARK and at + 5 + size == len(self._tail):
+                return _device_names(bytes(self._tail[at + 5 :]))
+        return None
+
+
+def _device_names(text: bytes) -> list[str] | None:
+    try:
+        return [str(device["name"]) for device in json.loads(text)["devices"]]
+    except (ValueError, TypeError, KeyError):
+        return None
