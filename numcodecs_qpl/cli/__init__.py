@@ -16,6 +16,7 @@ from numcodecs_qpl import __version__, _core
 from numcodecs_qpl.cli.common import FAILED, INTERRUPTED, PROGRAM, examples, failed
 from numcodecs_qpl.cli.demo import add_demo
 from numcodecs_qpl.cli.info import add_info
+from numcodecs_qpl.cli.migration import add_receive, add_relay
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,4 +50,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     add_info(commands)
     add_demo(commands)
+    add_receive(commands)
+    add_relay(commands)
     return parser

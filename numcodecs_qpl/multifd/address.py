@@ -131,7 +131,7 @@ class Listener:
     """
 
     def __init__(self, address: Address, tls: TLSFiles | None = None) -> None:
-        self._context = _context(address, tls, server=True)
+        self._context = tls_context(address, tls, server=True)
         try:
             if address.kind == "unix":
                 self._socket = _listen_on_unix(address.path)
@@ -176,7 +176,7 @@ def connect(address: Address, tls: TLSFiles | None = None) -> Connection:
     MultiFDError
         If nobody answers, or, with TLS, it is not who it should be.
     """
-    context = _context(address, tls, server=False)
+    context = tls_context(address, tls, server=False)
     try:
         if address.kind == "unix":
             sock = socket.socket(socket.AF_UNIX)
@@ -185,7 +185,7 @@ def connect(address: Address, tls: TLSFiles | None = None) -> Connection:
             except OSError:
                 sock.close()
                 raise
-            return connection_of(sock)
+            return connection_of(sock, str(address))
         sock = socket.create_connection((address.host, address.port), HANDSHAKE_SECONDS)
         try:
             if context is not None:
@@ -193,13 +193,20 @@ def connect(address: Address, tls: TLSFiles | None = None) -> Connection:
         except OSError:
             sock.close()
             raise
-        return connection_of(sock)
+        return connection_of(sock, str(address))
     except OSError as error:
         reason = error.strerror or error if not isinstance(error, ssl.SSLError) else error
         raise MultiFDError(f"cannot connect to {address}: {reason}") from error
 
 
-def _context(address: Address, tls: TLSFiles | None, *, server: bool) -> ssl.SSLContext | None:
+def tls_context(address: Address, tls: TLSFiles | None, *, server: bool) -> ssl.SSLContext | None:
+    """What TLS needs for `address`; None where that is not of the kind "tls".
+
+    Raises
+    ------
+    MultiFDError
+        If `tls` is missing, or its files cannot be used.
+    """
     if address.kind != "tls":
         return None
     if tls is None:

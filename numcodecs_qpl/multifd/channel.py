@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeAlias
 
 from numcodecs_qpl.multifd import wire
@@ -155,7 +155,3 @@ class SendChannel:
             self._ops.send_prepare(params)
         head = dataclasses.replace(packet, flags=params.flags, next_packet_size=params.next_packet_size)
         self._connection.send([wire.pack(head, params.page_count), *params.iov])
-
-    def send_device_state(self, buffers: Sequence[bytes | memoryview]) -> None:
-        """Send device state as it is."""
-        self._connection.send(buffers)

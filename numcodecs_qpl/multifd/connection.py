@@ -26,6 +26,8 @@ class Connection:
     ----------
     sock : socket.socket
         Connected; it is this object's from now on.
+    name : str
+        Who is at the other end, for messages.
 
     Attributes
     ----------
@@ -33,8 +35,9 @@ class Connection:
         Bytes so far.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, name: str) -> None:
         sock.settimeout(None)
+        self._name = name
         self._socket = sock
         self.received = 0
         self.sent = 0
@@ -66,7 +69,7 @@ class Connection:
             while view.nbytes:
                 size = self._fill(view)
                 if not size:
-                    raise PeerClosedError(f"the connection ended; {total - done} of {total} bytes were missing")
+                    raise PeerClosedError(f"{self._name} ended; {total - done} of {total} bytes were missing")
                 done += size
                 view = view[size:]
 
@@ -77,7 +80,7 @@ class Connection:
         try:
             size = receive()
         except OSError as error:
-            raise PeerClosedError(f"the connection broke: {error.strerror or error}") from error
+            raise PeerClosedError(f"the connection to {self._name} broke: {error.strerror or error}") from error
         self.received += size
         return size
 
@@ -99,7 +102,7 @@ class Connection:
                 if size:
                     left[0] = left[0][size:]
         except OSError as error:
-            raise PeerClosedError(f"the other side took no more: {error.strerror or error}") from error
+            raise PeerClosedError(f"{self._name} takes no more: {error.strerror or error}") from error
 
     def end(self) -> None:
         """Tell the other side that no more comes; it may still send."""
@@ -123,10 +126,12 @@ class TLSConnection(Connection):
     ----------
     sock : ssl.SSLSocket
         Connected, its handshake done.
+    name : str
+        Who is at the other end, for messages.
     """
 
-    def __init__(self, sock: ssl.SSLSocket) -> None:
-        super().__init__(sock)
+    def __init__(self, sock: ssl.SSLSocket, name: str) -> None:
+        super().__init__(sock, name)
         sock.setblocking(False)
         self._tls = sock
         # OpenSSL's object must not be used by two threads at once; none of its calls waits, so neither does the lock.
@@ -151,7 +156,7 @@ class TLSConnection(Connection):
                 self.sent += size
                 view = view[size:]
         except OSError as error:
-            raise PeerClosedError(f"the other side took no more: {error.strerror or error}") from error
+            raise PeerClosedError(f"{self._name} takes no more: {error.strerror or error}") from error
 
     def end(self) -> None:
         """Say good-bye in TLS's way, without waiting for the other side's."""
@@ -181,6 +186,6 @@ class TLSConnection(Connection):
             poll.poll()
 
 
-def connection_of(sock: socket.socket) -> Connection:
+def connection_of(sock: socket.socket, name: str) -> Connection:
     """A connection on a connected socket, within TLS if the socket is."""
-    return TLSConnection(sock) if isinstance(sock, ssl.SSLSocket) else Connection(sock)
+    return TLSConnection(sock, name) if isinstance(sock, ssl.SSLSocket) else Connection(sock, name)

@@ -67,14 +67,15 @@ class Intake:
         self._peer: object = None
         self._strangers: set[socket.socket] = set()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+        self._introductions: list[threading.Thread] = []
+        self._thread = threading.Thread(target=self._run, name="intake")
 
     def start(self) -> None:
         """Begin to accept."""
         self._thread.start()
 
     def close(self) -> None:
-        """Accept no more, and turn away whoever has not said what it is."""
+        """Accept no more, and turn away whoever has not said what it is; `take` is not called any more then."""
         self._closed = True
         self._listener.close()
         with self._lock:
@@ -82,6 +83,8 @@ class Intake:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
         self._thread.join()
+        for thread in self._introductions:
+            thread.join()
 
     def _run(self) -> None:
         while True:
@@ -97,7 +100,9 @@ class Intake:
                 continue
             with self._lock:
                 self._strangers.add(sock)
-            threading.Thread(target=self._introduce, args=(sock,), name="introduction", daemon=True).start()
+            self._introductions = [thread for thread in self._introductions if thread.is_alive()]
+            self._introductions.append(threading.Thread(target=self._introduce, args=(sock,), name="introduction"))
+            self._introductions[-1].start()
 
     def _introduce(self, sock: socket.socket) -> None:
         spoken = sock
@@ -110,7 +115,7 @@ class Intake:
             with self._lock:
                 if self._peer not in (None, peer):
                     raise MultiFDError(f"it comes from {peer}, the migration from {self._peer}")
-                self._take(Arrival(connection_of(spoken), head, initial))
+                self._take(Arrival(connection_of(spoken, "the source"), head, initial))
                 self._peer = peer
         except (OSError, MultiFDError) as error:
             spoken.close()

@@ -240,7 +240,7 @@ class MainChannel:
         while True:
             data = self.stream.read1(PIECE)
             if not data:
-                raise MultiFDError("the connection ended before the description of the device state")
+                raise MultiFDError("the source ended before the description of the device state")
             self.sink.device_state(data)
             devices = description.add(data)
             if devices is not None:
@@ -251,7 +251,7 @@ class MainChannel:
     def _read(self, size: int) -> bytes:
         data = self.stream.read(size)
         if len(data) < size:
-            raise MultiFDError(f"the connection ended; {size - len(data)} of {size} bytes were missing")
+            raise MultiFDError(f"the source ended; {size - len(data)} of {size} bytes were missing")
         return data
 
     def _next(self) -> int:

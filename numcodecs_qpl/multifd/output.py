@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -181,7 +182,7 @@ class ZarrOutput(Output):
         return _entry(block, array=f"{self.GROUP}/{quote(block.name, safe='')}")
 
 
-OUTPUTS = {"raw": RawOutput, "zarr": ZarrOutput}
+OUTPUTS: dict[str, Callable[[Path, int], Output]] = {"raw": RawOutput, "zarr": ZarrOutput}
 
 
 def _file_name(block: str) -> str:

@@ -57,7 +57,8 @@ class Receiver(RAMSink):
     uuid : UUID
         The guest's (QEMU's ``-uuid``); all zeros where it was given none.
     timeout : float
-        Seconds after which nothing coming on any connection is an error.
+        Seconds after which it is an error that nothing comes on any connection. They count from the first connection
+        on.
     refused : callable
         ``refused(reason)`` is told of each connection that was turned away.
 
@@ -137,7 +138,7 @@ class Receiver(RAMSink):
                     raise self._error
                 if not self._running:
                     return
-            if self.bytes_received() > seen:
+            if self.bytes_received() > seen or not self._connections:
                 quiet_since, seen = time.monotonic(), self.bytes_received()
             elif time.monotonic() - quiet_since > self._timeout:
                 raise MultiFDError(f"nothing came for {self._timeout:g} s; {self._missing()}")

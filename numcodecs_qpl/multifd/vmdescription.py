@@ -11,7 +11,7 @@ import json
 
 MARK = b"\x00\x06"
 HEAD_SIZE = len(MARK) + 4
-LIMIT = 16 * 2**20
+LIMIT = 4 * 2**20
 """Bytes that a description may have; 44 thousand are usual."""
 
 
@@ -21,10 +21,11 @@ class DescriptionFinder:
     def __init__(self) -> None:
         self._tail = bytearray()
 
-    def add(self, data: bytes) -> list[str] | None:
+    def add(self, data: bytes | memoryview) -> list[str] | None:
         """Take the next piece; returns the names of the devices once a whole description ends the stream, else None."""
         self._tail += data
-        del self._tail[: -HEAD_SIZE - LIMIT]
+        if len(self._tail) > 2 * (HEAD_SIZE + LIMIT):
+            del self._tail[: -HEAD_SIZE - LIMIT]
         if not self._tail.endswith(b"}"):
             return None
         # JSON has no control characters; only the bytes of the length can be taken for the mark.

@@ -1,0 +1,318 @@
+"""The commands ``numcodecs-qpl receive`` and ``numcodecs-qpl relay``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from numcodecs_qpl._core import HUFFMAN
+from numcodecs_qpl.cli.common import OK, examples, failed
+from numcodecs_qpl.multifd import MigrationParameters, MultiFDCompression, MultiFDError
+from numcodecs_qpl.multifd.address import Address, Listener, TLSFiles, parse_address, tls_context
+from numcodecs_qpl.multifd.output import OUTPUTS
+from numcodecs_qpl.multifd.receiver import NO_UUID, Receiver
+from numcodecs_qpl.multifd.relay import Relay
+from numcodecs_qpl.multifd.wire import pages_in_packet
+
+if TYPE_CHECKING:
+    from numcodecs_qpl.cli.common import Commands
+
+TERMINATED = 143
+"""Exit status after SIGTERM: a shell's own for it."""
+
+MAX_CHANNELS = 255
+INSTALL = 'pip install "numcodecs-qpl[migration]"'
+METHODS = [method.value for method in MultiFDCompression]
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+# ---- receive ------------------------------------------------------------------------------------
+
+
+def add_receive(commands: Commands) -> None:
+    """Describe ``numcodecs-qpl receive`` to argparse."""
+    command = commands.add_parser(
+        "receive",
+        help="take a live migration of QEMU, and keep the guest's memory",
+        description="Take one incoming multifd migration of QEMU (7.2 to 11), of any compression method, as a\n"
+        "destination would, and write the guest's memory to files or to a zarr group, with the device\n"
+        "state as it came and a manifest. The manifest comes last: without it DIR is not complete.",
+        epilog=examples(
+            "receive --listen unix:/run/m.sock --channels 4 --output guest",
+            "receive --listen tcp:10.0.0.2:4444 --channels 4 --output guest --format zarr",
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_listen(command)
+    command.add_argument(
+        "--channels", type=_channels, required=True, metavar="N", help="the source's multifd-channels, 1 to 255"
+    )
+    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new or empty folder")
+    command.add_argument(
+        "--format",
+        choices=list(OUTPUTS),
+        default="raw",
+        help="raw: a file for each RAM block (the default); zarr: an array for each, compressed with QPL",
+    )
+    command.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="S",
+        help="give up when nothing has come for S seconds; counts from the first connection (default: 60)",
+    )
+    command.add_argument(
+        "--uuid", type=UUID, default=NO_UUID, help="the guest's, if QEMU was given one (default: all zeros)"
+    )
+    _add_page_size(command)
+    command.set_defaults(run=_receive)
+
+
+def _receive(arguments: argparse.Namespace) -> int:
+    if arguments.format == "zarr" and importlib.util.find_spec("zarr") is None:
+        return failed('--format zarr needs zarr: pip install "numcodecs-qpl[zarr]"')
+    try:
+        output = OUTPUTS[arguments.format](arguments.output, arguments.page_size)
+        try:
+            listener = Listener(arguments.listen)
+        except MultiFDError:
+            output.discard()
+            raise
+        receiver = Receiver(
+            listener,
+            output,
+            arguments.channels,
+            page_size=arguments.page_size,
+            uuid=arguments.uuid,
+            timeout=arguments.timeout,
+            refused=_say_refused,
+        )
+        with _terminable(), _progress(lambda: _receiving(receiver)):
+            manifest = receiver.run()
+    except MultiFDError as error:
+        return failed(str(error))
+    except OSError as error:
+        return failed(f"{arguments.output} cannot be written: {error}")
+    except Terminated:
+        return TERMINATED
+    pages = manifest["pages"]
+    print(
+        f"{arguments.output}: {len(manifest['blocks'])} RAM blocks; {pages['normal']} pages, {pages['zero']} zero ones, "
+        f"{pages['sent_again']} of them sent again; {manifest['bytes_on_the_wire']['total']} bytes in "
+        f"{manifest['seconds']} s"
+    )
+    return OK
+
+
+def _receiving(receiver: Receiver) -> str:
+    counts = receiver.counts
+    memory = sum(block.used_length for block in list(receiver.blocks.values()))
+    return (
+        f"{counts.normal_pages} pages, {counts.zero_pages} zero pages, {counts.pages_again} of them sent again; "
+        f"{receiver.bytes_received() / 1e6:.1f} MB came, of a guest of {memory / 1e6:.1f} MB"
+    )
+
+
+# ---- relay --------------------------------------------------------------------------------------
+
+
+def add_relay(commands: Commands) -> None:
+    """Describe ``numcodecs-qpl relay`` to argparse."""
+    command = commands.add_parser(
+        "relay",
+        help="stand between two QEMUs, and recode the pages of a migration on their way",
+        description="Take the connections of one multifd migration, open the same onward, and recode each packet\n"
+        "from one compression method to another. With a relay on each host, two QEMUs that know only\n"
+        "'none' migrate over a link that carries 'qpl'. At the end one line of JSON says what was done.",
+        epilog=examples(
+            "relay --listen unix:/run/out.sock --connect tcp:10.0.0.2:4444 --from none --to qpl",
+            "relay --listen tcp:10.0.0.2:4444 --connect unix:/run/in.sock --from qpl --to none",
+        )
+        + "\nThe first stands on the source's host, the second on the destination's. Start them from the\n"
+        "destination backwards. In place of tcp, tls:HOST:PORT with --tls-cert, --tls-key and --tls-ca.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_listen(command)
+    command.add_argument("--connect", type=_address, required=True, metavar="ADDRESS", help="where the migration goes")
+    command.add_argument(
+        "--from", dest="decode", choices=METHODS, required=True, help="method of the packets that come"
+    )
+    command.add_argument("--to", dest="encode", choices=METHODS, required=True, help="method of the packets that go")
+    command.add_argument(
+        "--huffman",
+        choices=list(HUFFMAN),
+        default="fixed",
+        help="Huffman tables of qpl: fixed, as QEMU's own (the default), or dynamic: smaller and slower",
+    )
+    tls = command.add_argument_group("TLS", "for an address of the kind tls:HOST:PORT; files in PEM format")
+    tls.add_argument("--tls-cert", type=Path, metavar="FILE", help="our certificate")
+    tls.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
+    tls.add_argument("--tls-ca", type=Path, metavar="FILE", help="the authority that the other relay's comes from")
+    tls.add_argument(
+        "--verify-peer",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a listener wants a certificate of who connects (the default)",
+    )
+    command.add_argument("--stats", type=Path, metavar="FILE", help="write the line of JSON to FILE too")
+    _add_page_size(command)
+    command.set_defaults(run=_relay)
+
+
+def _relay(arguments: argparse.Namespace) -> int:
+    if "zstd" in (arguments.decode, arguments.encode) and importlib.util.find_spec("zstandard") is None:
+        return failed(f"zstd needs zstandard: {INSTALL}")
+    files = (arguments.tls_cert, arguments.tls_key, arguments.tls_ca)
+    if any(files) != all(files):
+        return failed("--tls-cert, --tls-key and --tls-ca go together")
+    tls = TLSFiles(*files, verify_peer=arguments.verify_peer) if all(files) else None
+    try:
+        tls_context(arguments.connect, tls, server=False)  # tells now what would fail later
+        listener = Listener(arguments.listen, tls)
+    except MultiFDError as error:
+        return failed(str(error))
+    relay = Relay(
+        listener,
+        arguments.connect,
+        arguments.decode,
+        arguments.encode,
+        parameters=MigrationParameters(huffman=arguments.huffman),
+        tls=tls,
+        page_size=arguments.page_size,
+        refused=_say_refused,
+    )
+    ended, error_text, status = "interrupted", None, OK
+    try:
+        with _terminable(), _progress(lambda: _relaying(relay)):
+            relay.run()
+        ended = "complete"
+    except MultiFDError as error:
+        ended, error_text = "failed", str(error)
+        status = failed(error_text)
+    except Terminated:
+        ended, status = "terminated", TERMINATED
+    finally:
+        line = json.dumps({"ended": ended, "error": error_text, **relay.statistics()})
+        print(line)
+        if arguments.stats is not None:
+            status = _write(arguments.stats, line + "\n") or status
+    return status
+
+
+def _relaying(relay: Relay) -> str:
+    seen = relay.statistics()
+    pages = seen["pages"]
+    return (
+        f"{pages['normal']} pages, {pages['zero']} zero pages; {seen['bytes_in'] / 1e6:.1f} MB came, "
+        f"{seen['bytes_out'] / 1e6:.1f} MB went, in {seen['seconds']:.1f} s"
+    )
+
+
+def _write(path: Path, text: str) -> int:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        return failed(f"{path} cannot be written: {error.strerror}")
+    return OK
+
+
+# ---- Both ---------------------------------------------------------------------------------------
+
+
+def _add_listen(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--listen",
+        type=_address,
+        required=True,
+        metavar="ADDRESS",
+        help="where the migration comes: unix:PATH or tcp:HOST:PORT; tcp::PORT is loopback only",
+    )
+
+
+def _add_page_size(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--page-size", type=_page_size, default=4096, metavar="BYTES", help="of the guest (default: 4096)"
+    )
+
+
+def _address(text: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _channels(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= MAX_CHANNELS:
+        raise argparse.ArgumentTypeError(f"{count} is not from 1 to {MAX_CHANNELS}")
+    return count
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return seconds
+
+
+def _page_size(text: str) -> int:
+    size = int(text)
+    try:
+        pages_in_packet(size)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return size
+
+
+def _say_refused(reason: str) -> None:
+    print(f"refused a connection: {reason}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated`, so that what was begun is ended as after an error."""
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _progress(text: Callable[[], str]) -> AbstractContextManager[Any]:
+    """Show `text` on a terminal, anew four times a second, if rich is installed."""
+    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
+        return contextlib.nullcontext()
+    from rich.console import Console
+    from rich.live import Live
+    from rich.spinner import Spinner
+    from rich.table import Table
+
+    spinner = Spinner("dots")
+
+    def line() -> Table:
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(spinner, text())
+        return grid
+
+    return Live(get_renderable=line, console=Console(stderr=True), refresh_per_second=4, transient=True)

@@ -1,0 +1,286 @@
+"""Stands between two QEMUs, or between a QEMU and another relay, and recodes the pages on their way.
+
+Each connection that comes is opened onward. The main channel passes untouched both ways; of a multifd channel each
+packet is decoded with one method and encoded with another. A thread has one direction of one connection: it reads a
+packet, then writes it, and so what is in memory is one packet a channel, however slow the far side is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from numcodecs_qpl import _core
+from numcodecs_qpl.multifd import wire
+from numcodecs_qpl.multifd.address import Address, Listener, TLSFiles, connect
+from numcodecs_qpl.multifd.channel import RecvChannel, SendChannel
+from numcodecs_qpl.multifd.connection import Connection
+from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
+from numcodecs_qpl.multifd.intake import Arrival, Intake
+from numcodecs_qpl.multifd.methods import MigrationParameters, MultiFDPages, SendParams, get_ops
+from numcodecs_qpl.multifd.ram import RAMBlock
+from numcodecs_qpl.multifd.vmdescription import DescriptionFinder
+
+MAIN = "main"
+PIECE = 64 * 1024  # bytes that are passed on at a time where nothing is recoded
+
+
+@dataclass
+class RelayCounts:
+    """What has passed so far, over the multifd channels."""
+
+    packets: int = 0
+    normal_pages: int = 0
+    zero_pages: int = 0
+
+
+@dataclass
+class _Pair:
+    """A connection that came, and the one that it was opened onward with."""
+
+    source: Connection
+    onward: Connection
+    source_ended: bool = False
+
+    def abort(self) -> None:
+        self.source.abort()
+        self.onward.abort()
+
+    def close(self) -> None:
+        self.source.close()
+        self.onward.close()
+
+
+class Relay:
+    """Relays one migration.
+
+    Parameters
+    ----------
+    listener : Listener
+        Where the migration comes; closed by `run`.
+    onward : Address
+        Where it goes.
+    decode, encode : str
+        The methods of the packets that come, and of those that go.
+    parameters : MigrationParameters, optional
+        Settings of the latter.
+    tls : TLSFiles, optional
+        For an `onward` of kind "tls".
+    page_size : int
+        Bytes in a page of the guest.
+    refused : callable
+        ``refused(reason)`` is told of each connection that was turned away.
+
+    Attributes
+    ----------
+    counts : RelayCounts
+        What has passed so far.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        onward: Address,
+        decode: str,
+        encode: str,
+        *,
+        parameters: MigrationParameters | None = None,
+        tls: TLSFiles | None = None,
+        page_size: int = 4096,
+        refused: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self.counts = RelayCounts()
+        self._decode = decode
+        self._encode = get_ops(encode)
+        self._parameters = parameters or MigrationParameters()
+        self._page_size = page_size
+        self._connect = partial(connect, onward, tls)
+        self._intake = Intake(listener, self._take, refused)
+        self._waiting: list[Arrival] = []
+        self._initial: dict[int, wire.InitialPacket] = {}
+        self._pairs: dict[int | str, _Pair] = {}
+        self._threads: list[threading.Thread] = []
+        self._running = 0
+        self._changed = threading.Condition()
+        self._error: Exception | None = None
+        self._started = 0.0
+        self._cpu_started = 0.0
+
+    def run(self) -> None:
+        """Relay until every connection has ended, on both sides.
+
+        Raises
+        ------
+        MultiFDError
+            If a packet breaks the protocol, the far side cannot be reached, a connection broke, or the source ended
+            before the migration was complete. Whatever is raised, all connections were ended before.
+        """
+        self._intake.start()
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._error or (self._pairs and not self._running))
+        finally:
+            # First of all, so that both QEMUs know at once.
+            for pair in list(self._pairs.values()):
+                pair.abort()
+            self._intake.close()
+            for arrival in self._waiting:
+                arrival.connection.close()
+            for pair in self._pairs.values():
+                pair.abort()
+            for thread in self._threads:
+                thread.join()
+            for pair in self._pairs.values():
+                pair.close()
+        if self._error is not None:
+            raise self._error
+
+    def statistics(self) -> dict[str, Any]:
+        """What was done.
+
+        Returns
+        -------
+        dict
+            ``"packets"``; ``"pages"``: ``"normal"`` and ``"zero"`` ones in packets; ``"bytes_in"``, ``"bytes_out"``:
+            what came from the source and went onward, on all connections; ``"ratio"``: the former over the latter;
+            ``"seconds"`` since the main connection came; ``"cpu_seconds"`` of this process in these; ``"path"`` in
+            force, and the ``"blocks"`` (pages) that each of libqpl's paths has compressed and decompressed.
+        """
+        pairs = list(self._pairs.values())
+        bytes_in = sum(pair.source.received for pair in pairs)
+        bytes_out = sum(pair.onward.sent for pair in pairs)
+        done = _core.stats()
+        return {
+            "packets": self.counts.packets,
+            "pages": {"normal": self.counts.normal_pages, "zero": self.counts.zero_pages},
+            "bytes_in": bytes_in,
+            "bytes_out": bytes_out,
+            "ratio": round(bytes_in / bytes_out, 4) if bytes_out else None,
+            "seconds": round(time.monotonic() - self._started, 3) if pairs else 0.0,
+            "cpu_seconds": round(time.process_time() - self._cpu_started, 3) if pairs else 0.0,
+            "path": _core.path_in_force(),
+            "blocks": {path: done[path] for path in ("hardware", "software", "fallback")},
+        }
+
+    # ---- Connections ----
+
+    def _take(self, arrival: Arrival) -> None:
+        if arrival.initial is None:
+            if MAIN in self._pairs:
+                raise MultiFDError("there is one already", channel=MAIN)
+            self._started = time.monotonic()
+            self._cpu_started = time.process_time()
+            self._open(MAIN, arrival, self._pass_main)
+            for waiting in self._waiting:
+                self._open_channel(waiting)
+            self._waiting.clear()
+            return
+        initial = arrival.initial
+        if initial.id in self._initial:
+            raise MultiFDError("there is one already", field="id", channel=initial.id)
+        if any(other.uuid != initial.uuid for other in self._initial.values()):
+            raise MultiFDError(f"{initial.uuid} is not that of the other channels", field="uuid", channel=initial.id)
+        self._initial[initial.id] = initial
+        if MAIN in self._pairs:
+            self._open_channel(arrival)
+        else:
+            # QEMU up to 7.2 takes the first connection for the main one, so the others wait for it.
+            self._waiting.append(arrival)
+
+    def _open_channel(self, arrival: Arrival) -> None:
+        if arrival.initial is not None:
+            self._open(arrival.initial.id, arrival, partial(self._recode, arrival.initial.id))
+
+    def _open(self, party: int | str, arrival: Arrival, forward: Callable[[_Pair], None]) -> None:
+        try:
+            pair = _Pair(arrival.connection, self._connect())
+            self._pairs[party] = pair
+            pair.source.received = len(arrival.head)
+            pair.onward.send([arrival.head])
+        except MultiFDError as error:
+            self._fail(error, party)
+            raise
+        for work in (forward, self._pass_back):
+            thread = threading.Thread(target=self._guard, args=(work, pair, party), name=f"{party}")
+            self._threads.append(thread)
+            with self._changed:
+                self._running += 1
+            thread.start()
+
+    def _guard(self, work: Callable[[_Pair], None], pair: _Pair, party: int | str) -> None:
+        try:
+            work(pair)
+        except Exception as error:  # of whatever kind: `run` raises it, and nobody waits for this thread
+            # Who has ended as it should need not hear what the far side still has to say.
+            if not (work == self._pass_back and pair.source_ended):
+                self._fail(error, party)
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def _fail(self, error: Exception, party: int | str) -> None:
+        if isinstance(error, MultiFDError):
+            error.locate(party)
+        with self._changed:
+            if self._error is None:
+                self._error = error
+            self._changed.notify_all()
+
+    # ---- Bytes ----
+
+    def _pass_main(self, pair: _Pair) -> None:
+        description = DescriptionFinder()
+        complete = False
+        piece = memoryview(bytearray(PIECE))
+        while size := pair.source.read_some(piece):
+            pair.onward.send([piece[:size]])
+            complete = description.add(piece[:size]) is not None
+        pair.source_ended = True
+        pair.onward.end()
+        if not complete:
+            raise PeerClosedError(
+                "the source ended before the description of the device state: the migration has failed"
+            )
+
+    def _pass_back(self, pair: _Pair) -> None:
+        piece = memoryview(bytearray(PIECE))
+        while size := pair.onward.read_some(piece):
+            pair.source.send([piece[:size]])
+        pair.source.end()
+
+    def _recode(self, party: int, pair: _Pair) -> None:
+        page_count = wire.pages_in_packet(self._page_size)
+        packet_memory = RAMBlock("", wire.PACKET_SIZE, self._page_size, bytearray(wire.PACKET_SIZE))
+        places = np.arange(page_count, dtype=np.uint64) * np.uint64(self._page_size)
+        params = SendParams(party, self._page_size, page_count, self._parameters)
+        recv = RecvChannel(pair.source, party, self._page_size, self._decode)
+        send = SendChannel(pair.onward, params, self._encode)
+        try:
+            while (packet := recv.read()) is not None:
+                if isinstance(packet, wire.DeviceStatePacket):
+                    pair.onward.send([wire.pack_device_state(packet)])
+                    recv.read_device_state(packet, lambda data: pair.onward.send([data]))
+                    continue
+                pages = MultiFDPages(packet_memory, places[: packet.normal_pages], packet.zero)
+                if packet.normal_pages or packet.zero_pages:
+                    recv.read_pages(packet, pages)
+                send.send(packet, pages)
+                with self._changed:
+                    self.counts.packets += 1
+                    self.counts.normal_pages += packet.normal_pages
+                    self.counts.zero_pages += packet.zero_pages
+        except MultiFDError as error:
+            recv.locate(error)
+            raise
+        finally:
+            recv.close()
+            send.close()
+        pair.source_ended = True
+        pair.onward.end()
