@@ -108,9 +108,9 @@ def _receive(arguments: argparse.Namespace) -> int:
         return failed(f"{arguments.output} cannot be written: {error}")
     except Terminated:
         return TERMINATED
-    pages = manifest["pages"]
+    pages, blocks = manifest["pages"], len(manifest["blocks"])
     print(
-        f"{arguments.output}: {len(manifest['blocks'])} RAM blocks; {pages['normal']} pages, {pages['zero']} zero ones, "
+        f"{arguments.output}: {blocks} RAM blocks; {pages['normal']} pages, {pages['zero']} zero ones, "
         f"{pages['sent_again']} of them sent again; {manifest['bytes_on_the_wire']['total']} bytes in "
         f"{manifest['seconds']} s"
     )
