@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -36,6 +35,8 @@ class RecvChannel:
         The same; empty while it is not known.
     packets : int
         Headers read so far.
+    header : bytearray
+        The last packet of pages' header, as it came.
     """
 
     def __init__(self, connection: Connection, channel: int, page_size: int, method: str = "") -> None:
@@ -45,7 +46,7 @@ class RecvChannel:
         self._page_size = page_size
         page_count = wire.pages_in_packet(page_size)
         self._params = RecvParams(channel, connection.read_into, page_size, page_count)
-        self._header = bytearray(wire.header_size(page_count))
+        self.header = bytearray(wire.header_size(page_count))
         self.packets = 0
         if method:
             self._set_up(method)
@@ -63,7 +64,7 @@ class RecvChannel:
         MultiFDError
             If it is broken, or the channel ended within it.
         """
-        view = memoryview(self._header)
+        view = memoryview(self.header)
         size = self._connection.read_some(view[: wire.START_SIZE])
         if not size:
             return None
@@ -73,7 +74,7 @@ class RecvChannel:
             self._connection.read_into([view[wire.START_SIZE : wire.DEVICE_STATE_SIZE]])
             return wire.unpack_device_state(view[: wire.DEVICE_STATE_SIZE])
         self._connection.read_into([view[wire.START_SIZE :]])
-        return wire.unpack(self._header, self._page_size)
+        return wire.unpack(self.header, self._page_size)
 
     def read_pages(self, packet: wire.Packet, pages: MultiFDPages) -> None:
         """Put the pages that follow `packet` to where `pages` says.
@@ -138,8 +139,17 @@ class SendChannel:
         """Let go of the method's state. The connection stays."""
         self._ops.send_cleanup(self._params)
 
-    def send(self, packet: wire.Packet, pages: MultiFDPages) -> None:
-        """Send `pages` under the header `packet`, whose method and size are replaced by ours.
+    def send(self, header: bytearray, packet: wire.Packet, pages: MultiFDPages) -> None:
+        """Send `pages` under the header of a packet that came, with our method and our payload's size in it.
+
+        Parameters
+        ----------
+        header : bytearray
+            As it came; it is changed.
+        packet : Packet
+            The same, unpacked.
+        pages : MultiFDPages
+            Where the pages are now.
 
         Raises
         ------
@@ -153,5 +163,5 @@ class SendChannel:
         if packet.normal_pages or packet.zero_pages:
             params.pages = pages
             self._ops.send_prepare(params)
-        head = dataclasses.replace(packet, flags=params.flags, next_packet_size=params.next_packet_size)
-        self._connection.send([wire.pack(head, params.page_count), *params.iov])
+        wire.repack(header, params.flags, params.next_packet_size)
+        self._connection.send([header, *params.iov])

@@ -16,6 +16,7 @@ from functools import partial
 
 from numcodecs_qpl.multifd.errors import PeerClosedError
 
+UNIX_BUFFER = 1 << 20  # bytes
 IOV_MAX = 1024  # Linux's limit of buffers in a call (limits.h)
 
 
@@ -41,7 +42,10 @@ class Connection:
         self._socket = sock
         self.received = 0
         self.sent = 0
-        if sock.family != socket.AF_UNIX:
+        if sock.family == socket.AF_UNIX:
+            # A packet then goes in one piece, where the default has the sender sleep four times: 75 us, not 176.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER)
+        else:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
@@ -84,7 +88,7 @@ class Connection:
         self.received += size
         return size
 
-    def send(self, buffers: Sequence[bytes | memoryview]) -> None:
+    def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         """Send `buffers`, one after the other.
 
         Raises
@@ -144,7 +148,7 @@ class TLSConnection(Connection):
     def _fill(self, view: memoryview) -> int:
         return self.read_some(view)
 
-    def send(self, buffers: Sequence[bytes | memoryview]) -> None:
+    def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         """Send `buffers`, one after the other."""
         for buffer in buffers:
             self._send_all(memoryview(buffer).cast("B"))

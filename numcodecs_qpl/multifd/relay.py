@@ -57,6 +57,20 @@ class _Pair:
         self.onward.close()
 
 
+class _PacketMemory(RAMBlock):
+    """Memory for the pages of one packet, one after the other from its beginning."""
+
+    def __init__(self, page_size: int) -> None:
+        super().__init__("", wire.PACKET_SIZE, page_size, bytearray(wire.PACKET_SIZE))
+        self._places = np.arange(len(self.pages), dtype=np.uint64) * np.uint64(page_size)
+
+    def pages_of(self, packet: wire.Packet) -> MultiFDPages:
+        return MultiFDPages(self, self._places[: packet.normal_pages], packet.zero)
+
+    def runs(self, offsets: wire.Offsets) -> list[memoryview]:
+        return [self.view[: len(offsets) * self.page_size]] if len(offsets) else []
+
+
 class Relay:
     """Relays one migration.
 
@@ -257,8 +271,7 @@ class Relay:
 
     def _recode(self, party: int, pair: _Pair) -> None:
         page_count = wire.pages_in_packet(self._page_size)
-        packet_memory = RAMBlock("", wire.PACKET_SIZE, self._page_size, bytearray(wire.PACKET_SIZE))
-        places = np.arange(page_count, dtype=np.uint64) * np.uint64(self._page_size)
+        memory = _PacketMemory(self._page_size)
         params = SendParams(party, self._page_size, page_count, self._parameters)
         recv = RecvChannel(pair.source, party, self._page_size, self._decode)
         send = SendChannel(pair.onward, params, self._encode)
@@ -268,10 +281,10 @@ class Relay:
                     pair.onward.send([wire.pack_device_state(packet)])
                     recv.read_device_state(packet, lambda data: pair.onward.send([data]))
                     continue
-                pages = MultiFDPages(packet_memory, places[: packet.normal_pages], packet.zero)
+                pages = memory.pages_of(packet)
                 if packet.normal_pages or packet.zero_pages:
                     recv.read_pages(packet, pages)
-                send.send(packet, pages)
+                send.send(recv.header, packet, pages)
                 with self._changed:
                     self.counts.packets += 1
                     self.counts.normal_pages += packet.normal_pages

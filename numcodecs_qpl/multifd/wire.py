@@ -49,6 +49,7 @@ METHOD_NAMES = {
 _INITIAL = struct.Struct(">II16sB39x")
 _START = struct.Struct(">III")
 _HEADER = struct.Struct(">IIIIIIQI28x256s")
+_U32 = struct.Struct(">I")
 _DEVICE_STATE = struct.Struct(">III256sII")
 
 INITIAL_SIZE = _INITIAL.size
@@ -57,7 +58,7 @@ START_SIZE = _START.size
 DEVICE_STATE_SIZE = _DEVICE_STATE.size
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class InitialPacket:
     """The 64 bytes that a multifd channel opens with.
 
@@ -73,7 +74,7 @@ class InitialPacket:
     id: int
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Packet:
     """The header of a packet of pages.
 
@@ -128,7 +129,7 @@ class Packet:
         return self.offsets[self.normal_pages :]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class DeviceStatePacket:
     """The header of a packet of device state (QEMU 10.0 on); `next_packet_size` bytes follow."""
 
@@ -258,18 +259,15 @@ def unpack(data: Bytes, page_size: int) -> Packet:
     least, most = payload_limits(flags, normal, page_size)
     if normal and not least <= size <= most:
         raise MultiFDError(f"{size} bytes for {normal} pages, which have {least} to {most}", field="next_packet_size")
-    used = normal + zero
-    offsets = np.frombuffer(data, ">u8", used, _HEADER.size).astype(np.uint64)
-    return Packet(
-        flags=flags,
-        pages_alloc=alloc,
-        normal_pages=normal,
-        next_packet_size=size,
-        packet_num=number,
-        zero_pages=zero,
-        ramblock=_text(name, "ramblock"),
-        offsets=_checked_offsets(offsets, page_size),
-    )
+    offsets = np.frombuffer(data, ">u8", normal + zero, _HEADER.size).astype(np.uint64)
+    _check_offsets(offsets, page_size)
+    return Packet(flags, alloc, normal, size, number, zero, _text(name, "ramblock"), offsets)
+
+
+def repack(header: bytearray, flags: int, next_packet_size: int) -> None:
+    """Change the method and the payload's size in a header, and nothing else of it."""
+    _U32.pack_into(header, 8, flags)
+    _U32.pack_into(header, 20, next_packet_size)
 
 
 def pack_device_state(packet: DeviceStatePacket) -> bytes:
@@ -309,12 +307,14 @@ def _text(padded: bytes, name: str) -> str:
         raise MultiFDError(f"{text!r} is not UTF-8", field=name) from None
 
 
-def _checked_offsets(offsets: Offsets, page_size: int) -> Offsets:
-    odd = np.flatnonzero(offsets % np.uint64(page_size))
-    if odd.size:
-        raise MultiFDError(f"{offsets[odd[0]]} (page {odd[0]}) is no multiple of {page_size}", field="offset")
+def _check_offsets(offsets: Offsets, page_size: int) -> None:
+    odd = offsets & np.uint64(page_size - 1)
+    if odd.any():
+        page = int(np.flatnonzero(odd)[0])
+        raise MultiFDError(f"{offsets[page]} (page {page}) is no multiple of {page_size}", field="offset")
+    if (offsets[1:] > offsets[:-1]).all():
+        return  # most often they are in order, and then none comes twice
     in_order = np.sort(offsets)
     twice = np.flatnonzero(in_order[1:] == in_order[:-1])
     if twice.size:
         raise MultiFDError(f"{in_order[twice[0]]} comes twice", field="offset")
-    return offsets
