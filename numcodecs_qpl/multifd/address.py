@@ -10,8 +10,9 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from numcodecs_qpl.multifd.connection import Connection, connection_of
-from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.connection import Connection
+from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
+from numcodecs_qpl.multifd.tls import TLSConnection
 
 LOOPBACK = "127.0.0.1"
 HANDSHAKE_SECONDS = 30.0
@@ -147,17 +148,15 @@ class Listener:
         """Wait for the next connection; OSError once `close` was called."""
         return self._socket.accept()[0]
 
-    def greet(self, sock: socket.socket) -> socket.socket:
-        """Do TLS's handshake on an accepted socket, if this is a "tls" address; what comes back replaces `sock`.
+    def greet(self, sock: socket.socket, name: str) -> Connection:
+        """The connection on an accepted socket, after TLS's handshake if this is a "tls" address.
 
         Raises
         ------
-        OSError
+        OSError, PeerClosedError
             If the handshake fails.
         """
-        if self._context is None:
-            return sock
-        return self._context.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
+        return _greet(sock, name, self._context)
 
     def close(self) -> None:
         """Listen no more; a unix socket's file goes."""
@@ -178,25 +177,37 @@ def connect(address: Address, tls: TLSFiles | None = None) -> Connection:
     """
     context = tls_context(address, tls, server=False)
     try:
-        if address.kind == "unix":
-            sock = socket.socket(socket.AF_UNIX)
-            try:
-                sock.connect(address.path)
-            except OSError:
-                sock.close()
-                raise
-            return connection_of(sock, str(address))
-        sock = socket.create_connection((address.host, address.port), HANDSHAKE_SECONDS)
+        sock = _connected(address)
         try:
-            if context is not None:
-                sock = context.wrap_socket(sock, server_hostname=address.host, suppress_ragged_eofs=False)
-        except OSError:
+            connection = _greet(sock, str(address), context, address.host)
+        except (OSError, PeerClosedError):
             sock.close()
             raise
-        return connection_of(sock, str(address))
-    except OSError as error:
-        reason = error.strerror or error if not isinstance(error, ssl.SSLError) else error
-        raise MultiFDError(f"cannot connect to {address}: {reason}") from error
+    except (OSError, PeerClosedError) as error:
+        reason = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
+        raise MultiFDError(f"cannot connect to {address}: {reason or error}") from error
+    sock.settimeout(None)
+    return connection
+
+
+def _connected(address: Address) -> socket.socket:
+    if address.kind != "unix":
+        return socket.create_connection((address.host, address.port), HANDSHAKE_SECONDS)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.connect(address.path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _greet(sock: socket.socket, name: str, context: ssl.SSLContext | None, host: str | None = None) -> Connection:
+    if context is None:
+        return Connection(sock, name)
+    connection = TLSConnection(sock, name, context, host)
+    connection.shake_hands()
+    return connection
 
 
 def tls_context(address: Address, tls: TLSFiles | None, *, server: bool) -> ssl.SSLContext | None:

@@ -7,12 +7,8 @@ wakes whoever waits.
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
-import ssl
-import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from numcodecs_qpl.multifd.errors import PeerClosedError
 
@@ -37,7 +33,6 @@ class Connection:
     """
 
     def __init__(self, sock: socket.socket, name: str) -> None:
-        sock.settimeout(None)
         self._name = name
         self._socket = sock
         self.received = 0
@@ -57,7 +52,9 @@ class Connection:
         PeerClosedError
             If the connection broke.
         """
-        return self._count(lambda: self._socket.recv_into(view))
+        size = self._receive(lambda: self._socket.recv_into(view))
+        self.received += size
+        return size
 
     def read_into(self, views: Sequence[memoryview]) -> None:
         """Fill `views`, one after the other.
@@ -78,15 +75,15 @@ class Connection:
                 view = view[size:]
 
     def _fill(self, view: memoryview) -> int:
-        return self._count(lambda: self._socket.recv_into(view, 0, socket.MSG_WAITALL))
-
-    def _count(self, receive: Callable[[], int]) -> int:
-        try:
-            size = receive()
-        except OSError as error:
-            raise PeerClosedError(f"the connection to {self._name} broke: {error.strerror or error}") from error
+        size = self._receive(lambda: self._socket.recv_into(view, 0, socket.MSG_WAITALL))
         self.received += size
         return size
+
+    def _receive(self, receive: Callable[[], int]) -> int:
+        try:
+            return receive()
+        except OSError as error:
+            raise PeerClosedError(f"the connection to {self._name} broke: {error.strerror or error}") from error
 
     def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         """Send `buffers`, one after the other.
@@ -96,17 +93,21 @@ class Connection:
         PeerClosedError
             If the other side has closed, or the connection broke.
         """
+        self.sent += self._transmit(buffers)
+
+    def _transmit(self, buffers: Sequence[bytes | bytearray | memoryview]) -> int:
         left = [memoryview(buffer).cast("B") for buffer in buffers]
+        total = sum(map(len, left))
         try:
             while left:
                 size = self._socket.sendmsg(left[:IOV_MAX])
-                self.sent += size
                 while left and size >= len(left[0]):
                     size -= len(left.pop(0))
                 if size:
                     left[0] = left[0][size:]
         except OSError as error:
             raise PeerClosedError(f"{self._name} takes no more: {error.strerror or error}") from error
+        return total
 
     def end(self) -> None:
         """Tell the other side that no more comes; it may still send."""
@@ -121,75 +122,3 @@ class Connection:
     def close(self) -> None:
         """Give the socket back; no thread may be using the connection."""
         self._socket.close()
-
-
-class TLSConnection(Connection):
-    """A stream socket within TLS.
-
-    Parameters
-    ----------
-    sock : ssl.SSLSocket
-        Connected, its handshake done.
-    name : str
-        Who is at the other end, for messages.
-    """
-
-    def __init__(self, sock: ssl.SSLSocket, name: str) -> None:
-        super().__init__(sock, name)
-        sock.setblocking(False)
-        self._tls = sock
-        # OpenSSL's object must not be used by two threads at once; none of its calls waits, so neither does the lock.
-        self._lock = threading.Lock()
-
-    def read_some(self, view: memoryview) -> int:
-        """Read what is there, at least one byte, into `view`; 0 where TLS itself says that the stream has ended."""
-        return self._count(lambda: self._do(lambda: self._tls.recv_into(view)))
-
-    def _fill(self, view: memoryview) -> int:
-        return self.read_some(view)
-
-    def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Send `buffers`, one after the other."""
-        for buffer in buffers:
-            self._send_all(memoryview(buffer).cast("B"))
-
-    def _send_all(self, view: memoryview) -> None:
-        try:
-            while view:
-                size = self._do(partial(self._tls.send, view))
-                self.sent += size
-                view = view[size:]
-        except OSError as error:
-            raise PeerClosedError(f"{self._name} takes no more: {error.strerror or error}") from error
-
-    def end(self) -> None:
-        """Say good-bye in TLS's way, without waiting for the other side's."""
-        # What is suppressed is that the other side's good-bye has not come yet, or that it is gone already.
-        with contextlib.suppress(OSError, ValueError), self._lock:
-            self._tls.unwrap()
-        # SSLSocket.shutdown would forget the TLS state, and reading may go on.
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._tls, socket.SHUT_WR)
-
-    def abort(self) -> None:
-        """End both directions at once; without a good-bye, so that nobody takes it for the end."""
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._tls, socket.SHUT_RDWR)
-
-    def _do(self, call: Callable[[], int]) -> int:
-        while True:
-            try:
-                with self._lock:
-                    return call()
-            except ssl.SSLWantReadError:
-                select_for = select.POLLIN
-            except ssl.SSLWantWriteError:
-                select_for = select.POLLOUT
-            poll = select.poll()
-            poll.register(self._tls, select_for)
-            poll.poll()
-
-
-def connection_of(sock: socket.socket, name: str) -> Connection:
-    """A connection on a connected socket, within TLS if the socket is."""
-    return TLSConnection(sock, name) if isinstance(sock, ssl.SSLSocket) else Connection(sock, name)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from numcodecs_qpl.multifd import wire
 from numcodecs_qpl.multifd.address import HANDSHAKE_SECONDS, Listener
-from numcodecs_qpl.multifd.connection import Connection, connection_of
+from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError
 
 MAIN_MAGIC = b"QEVM"
@@ -78,11 +78,11 @@ class Intake:
         """Accept no more, and turn away whoever has not said what it is; `take` is not called any more then."""
         self._closed = True
         self._listener.close()
+        self._thread.join()  # from here on nobody else comes
         with self._lock:
             for sock in self._strangers:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
         for thread in self._introductions:
             thread.join()
 
@@ -105,20 +105,20 @@ class Intake:
             self._introductions[-1].start()
 
     def _introduce(self, sock: socket.socket) -> None:
-        spoken = sock
         try:
             sock.settimeout(HANDSHAKE_SECONDS)
             peer = _peer(sock)
-            spoken = self._listener.greet(sock)
-            head = _hear(spoken)
+            connection = self._listener.greet(sock, "the source")
+            head = _hear(connection)
+            sock.settimeout(None)
             initial = None if head == MAIN_MAGIC else wire.unpack_initial(head)
             with self._lock:
                 if self._peer not in (None, peer):
                     raise MultiFDError(f"it comes from {peer}, the migration from {self._peer}")
-                self._take(Arrival(connection_of(spoken, "the source"), head, initial))
+                self._take(Arrival(connection, head, initial))
                 self._peer = peer
         except (OSError, MultiFDError) as error:
-            spoken.close()
+            sock.close()
             if not self._closed:
                 self._refused(str(error))
         finally:
@@ -133,12 +133,15 @@ def _peer(sock: socket.socket) -> str:
     return str(sock.getpeername()[0])
 
 
-def _hear(sock: socket.socket) -> bytes:
-    head = bytearray()
-    while len(head) < (4 if head.startswith(MAIN_MAGIC[: len(head)]) else wire.INITIAL_SIZE):
-        size = 4 if len(head) < 4 else wire.INITIAL_SIZE
-        more = sock.recv(size - len(head))
-        if not more:
-            raise MultiFDError(f"it closed after {len(head)} bytes, before saying what it is")
-        head += more
-    return bytes(head)
+def _hear(connection: Connection) -> bytes:
+    head = memoryview(bytearray(wire.INITIAL_SIZE))
+    heard = 0
+    for size in (len(MAIN_MAGIC), wire.INITIAL_SIZE):
+        while heard < size:
+            more = connection.read_some(head[heard:size])
+            if not more:
+                raise MultiFDError(f"it closed after {heard} bytes, before saying what it is")
+            heard += more
+        if head[:heard] == MAIN_MAGIC:
+            break
+    return bytes(head[:heard])

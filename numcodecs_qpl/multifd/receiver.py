@@ -173,7 +173,6 @@ class Receiver(RAMSink):
             raise MultiFDError("there is one already", channel=party)
         if self._started is None:
             self._started = time.monotonic()
-        arrival.connection.received = len(arrival.head)
         self._connections[party] = arrival.connection
         thread = threading.Thread(target=self._guard, args=(party, arrival.connection), name=f"{party}")
         self._threads.append(thread)

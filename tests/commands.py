@@ -1,0 +1,88 @@
+"""``numcodecs-qpl`` as a process that listens, for tests that connect to it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+PATIENCE = 30.0
+"""Seconds after which something that should have happened has not."""
+
+
+class Command:
+    """A running ``numcodecs-qpl``; killed when the context ends, if it has not ended itself.
+
+    Parameters
+    ----------
+    arguments : str
+        The command line; what follows ``--listen`` is waited for.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            ["numcodecs-qpl", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._listen = arguments[arguments.index("--listen") + 1]
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        try:
+            wait_until(lambda: self._process.poll() is not None or is_listening(self._listen), "it to listen")
+        except BaseException:
+            self._process.kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def finish(self) -> subprocess.CompletedProcess[str]:
+        """Wait for its end."""
+        stdout, stderr = self._process.communicate(timeout=PATIENCE)
+        return subprocess.CompletedProcess(self._process.args, self._process.returncode, stdout, stderr)
+
+    def finish_relay(self) -> tuple[int, dict[str, Any], str]:
+        """Wait for a relay's end: its exit status, the line of JSON, and what it wrote to stderr."""
+        done = self.finish()
+        lines = done.stdout.splitlines()
+        assert len(lines) == 1, done
+        return done.returncode, json.loads(lines[0]), done.stderr
+
+
+def wait_until(condition: Any, what: str, patience: float = PATIENCE) -> None:
+    """Wait until ``condition()`` holds; TimeoutError if it does not."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited in vain for {what}")
+        time.sleep(0.01)
+
+
+def is_listening(address: str) -> bool:
+    """Whether somebody listens at ``unix:PATH`` or ``tcp:…:PORT``. Connecting would be taken for the migration."""
+    kind, _, where = address.partition(":")
+    if kind == "unix":
+        listening = 0x10000
+        lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+        return any(line[-1] == where and int(line[3], 16) & listening for line in lines)
+    port = int(where.rpartition(":")[2])
+    tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    text = "".join(table.read_text() for table in tables if table.exists())
+    return re.search(rf":{port:04X} 0+:0000 0A ", text) is not None
