@@ -1,0 +1,407 @@
+"""Real QEMU: into the receiver, and from one QEMU to another through relays, whatever is cut on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Self
+
+import pytest
+import trustme
+from commands import PATIENCE, Command, wait_until
+from guest import MIB, SEVERAL_ROUNDS, Guest, build_firmware, make_data
+from test_relay import free_port, relay, tls
+
+MISSING = [program for program in ("qemu-system-x86_64", "nasm") if shutil.which(program) is None]
+if MISSING and not os.environ.get("CI"):
+    pytest.skip(
+        f"{' and '.join(MISSING)} missing: apt-get install --no-install-recommends qemu-system-x86 nasm",
+        allow_module_level=True,
+    )
+
+DATA_AT = 4 * MIB
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2 MiB of what the RAM of a guest at work may look like."""
+    path = tmp_path_factory.mktemp("data") / "data"
+    make_data(path, 2)
+    return path
+
+
+@pytest.fixture(scope="module")
+def firmware(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """A firmware that halts, and one that keeps dirtying 4 to 12 MiB."""
+    folder = tmp_path_factory.mktemp("firmware")
+    return {dirty: build_firmware(folder, dirty) for dirty in (False, True)}
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two relays' certificates of one authority."""
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    for name in ("here", "there"):
+        issued = authority.issue_cert("127.0.0.1")
+        issued.private_key_pem.write_to_path(str(folder / f"{name}.key"))
+        for number, blob in enumerate(issued.cert_chain_pems):
+            blob.write_to_path(str(folder / f"{name}.pem"), append=number > 0)
+    return folder
+
+
+def migrate(source: Guest, uri: str, *, dirty: bool) -> dict[str, object]:
+    """Migrate in several rounds if the guest keeps dirtying its memory; what query-migrate says in the end."""
+    source.migrate(uri)
+    if dirty:
+        source.wait_rounds(4, PATIENCE)
+        source.converge()
+    return source.wait_migration(PATIENCE)
+
+
+def set_up(source: Guest, channels: int, method: str = "none", *, dirty: bool = False) -> None:
+    source.set_migration(channels, method, **SEVERAL_ROUNDS if dirty else {})
+
+
+# ---- QEMU to the receiver ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["raw", "zarr"])
+@pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
+@pytest.mark.parametrize("method", ["none", "zlib", "zstd"])
+def test_qemu_to_receive(
+    tmp_path: Path, data: Path, firmware: dict[bool, Path], method: str, dirty: bool, form: str
+) -> None:
+    out = tmp_path / "out"
+    with (
+        Guest(tmp_path, "source", firmware=firmware[dirty], data=(data, DATA_AT)) as source,
+        Command(
+            *("receive", "--listen", f"unix:{tmp_path}/s", "--channels", "2", "--output", str(out), "--format", form)
+        ) as end,
+    ):
+        set_up(source, 2, method, dirty=dirty)
+        answer = migrate(source, f"unix:{tmp_path}/s", dirty=dirty)
+        assert answer["status"] == "completed"
+        done = end.finish()
+        assert (done.returncode, done.stderr) == (0, "")
+        assert received_sha256(out, form) == source.ram_sha256()
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["methods"] == [method]
+    assert manifest["machine"] == "pc-q35-7.2"
+    assert (manifest["pages"]["sent_again"] > 1000) == dirty
+
+
+def received_sha256(out: Path, form: str) -> str:
+    if form == "raw":
+        return hashlib.sha256((out / "m.bin").read_bytes()).hexdigest()
+    import zarr
+
+    array = zarr.open_group(out / "ram.zarr", mode="r")["m"]
+    assert isinstance(array, zarr.Array)
+    pages = array[:]
+    assert getattr(pages, "shape", None) == (4096, 4096)
+    return hashlib.sha256(bytes(memoryview(pages).cast("B"))).hexdigest()  # type: ignore[arg-type]
+
+
+def test_qemu_with_a_uuid_and_a_return_path_to_receive(tmp_path: Path, firmware: dict[bool, Path]) -> None:
+    uuid = "6d0ff2c0-5c4b-4a5e-9d0f-000000000001"
+    arguments = ("--listen", f"unix:{tmp_path}/s", "--channels", "2", "--output", f"{tmp_path}/out", "--uuid", uuid)
+    with (
+        Guest(tmp_path, "source", firmware=firmware[False], uuid=uuid) as source,
+        Command("receive", *arguments) as end,
+    ):
+        capabilities = ["return-path", "validate-uuid"]
+        source.qmp(
+            "migrate-set-capabilities", capabilities=[{"capability": name, "state": True} for name in capabilities]
+        )
+        set_up(source, 2)
+        assert migrate(source, f"unix:{tmp_path}/s", dirty=False)["status"] == "completed"
+        done = end.finish()
+        assert (done.returncode, done.stderr) == (0, "")
+        assert received_sha256(tmp_path / "out", "raw") == source.ram_sha256()
+
+
+def test_a_migration_that_is_cancelled_leaves_nothing(tmp_path: Path, firmware: dict[bool, Path]) -> None:
+    out = tmp_path / "out"
+    with (
+        Guest(tmp_path, "source", firmware=firmware[True]) as source,
+        Command("receive", "--listen", f"unix:{tmp_path}/s", "--channels", "2", "--output", str(out)) as end,
+    ):
+        set_up(source, 2, dirty=True)
+        source.migrate(f"unix:{tmp_path}/s")
+        source.wait_rounds(2, PATIENCE)
+        source.qmp("migrate_cancel")
+        assert source.wait_migration(PATIENCE)["status"] == "cancelled"
+        done = end.finish()
+        assert done.returncode == 1
+        assert "ended" in done.stderr or "broke" in done.stderr
+    assert not out.exists()
+
+
+# ---- QEMU to QEMU through relays --------------------------------------------------------------------------------
+
+
+class Cut:
+    """A link between two unix sockets that can be cut: each connection through it is two threads that copy.
+
+    Attributes
+    ----------
+    passed : int
+        Bytes that have gone from the one that connects to the one that listens.
+    """
+
+    def __init__(self, listen: Path, connect: Path) -> None:
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(str(listen))
+        self._server.listen(16)
+        self._connect = connect
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+        self.passed = 0
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        for number in range(len(self)):
+            self.cut(number)
+        for thread in self._threads:
+            thread.join()
+        for pair in self._pairs:
+            for sock in pair:
+                sock.close()
+        self._server.close()
+
+    def cut(self, number: int) -> None:
+        """Cut one connection, in the order in which they came."""
+        for sock in self._pairs[number]:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(str(self._connect))
+            self._pairs.append((near, far))
+            for pair in ((near, far), (far, near)):
+                self._threads.append(threading.Thread(target=self._copy, args=(*pair, pair[0] is near)))
+                self._threads[-1].start()
+
+    def _copy(self, source: socket.socket, target: socket.socket, forward: bool) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+                self.passed += len(data) * forward
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            # One side has gone altogether, which the other has to see, as it would without this between them.
+            for sock in (source, target):
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+
+class Way:
+    """A source, a destination, and two relays between them, each on a unix socket."""
+
+    def __init__(
+        self,
+        folder: Path,
+        firmware: Path,
+        data: Path | None,
+        *,
+        channels: int = 2,
+        encode: str = "qpl",
+        between: str = "",
+        first: tuple[str, ...] = (),
+        second: tuple[str, ...] = (),
+        cut: str = "",
+        dirty: bool = False,
+    ) -> None:
+        self._stack = contextlib.ExitStack()
+        self._folder = folder
+        self._arguments = (firmware, data, channels, encode, between or f"unix:{folder}/b", first, second, cut)
+        self._dirty = dirty
+        self.uri = f"unix:{folder}/a"
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            firmware, data, channels, encode, between, first, second, cut = self._arguments
+            folder = self._folder
+            # At each of the three places where it can be cut, what listens gets another name.
+            hidden = {place: f"{folder}/{place}-hidden" for place in cut}
+            at = {place: hidden.get(place, f"{folder}/{place}") for place in "abc"}
+            start = stack.enter_context
+            self.source = start(
+                Guest(folder, "source", firmware=firmware, data=(data, DATA_AT) if data is not None else None)
+            )
+            self.destination = start(Guest(folder, "destination", firmware=firmware, incoming=True, paused=True))
+            set_up(self.source, channels, dirty=self._dirty)
+            set_up(self.destination, channels)
+            self.destination.listen(f"unix:{at['c']}")
+            listen = between if not between.startswith("unix:") else f"unix:{at['b']}"
+            self.second = start(relay(listen, f"unix:{folder}/c", encode, "none", *second))
+            self.first = start(relay(f"unix:{at['a']}", between, "none", encode, *first))
+            self.link = start(Cut(folder / cut, Path(hidden[cut]))) if cut else None
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def assert_that_the_source_failed_and_runs(self) -> None:
+        """The source reports a failed migration, and its guest goes on."""
+        assert self.source.wait_migration(PATIENCE)["status"] == "failed"
+        assert self.source.status() == "running"
+        assert self.source.is_running_and_dirtying(PATIENCE)
+
+    def assert_that_both_relays_failed(self) -> None:
+        """Both end with exit status 1 and a message."""
+        for each in (self.first, self.second):
+            status, line, said = each.finish_relay()
+            assert (status, line["ended"]) == (1, "failed")
+            assert said.splitlines()[-1].startswith("numcodecs-qpl: error: ")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
+@pytest.mark.parametrize("encode", ["qpl", "zstd", "zlib"])
+def test_qemu_to_qemu_through_two_relays(
+    tmp_path: Path, data: Path, firmware: dict[bool, Path], encode: str, dirty: bool, channels: int
+) -> None:
+    with Way(tmp_path, firmware[dirty], data, channels=channels, encode=encode, dirty=dirty) as way:
+        assert_that_it_arrives(way, dirty=dirty)
+
+
+def assert_that_it_arrives(way: Way, *, dirty: bool) -> None:
+    assert migrate(way.source, way.uri, dirty=dirty)["status"] == "completed"
+    assert way.destination.wait_migration(PATIENCE)["status"] == "completed"
+    assert way.source.ram_sha256() == way.destination.ram_sha256()
+    for each in (way.first, way.second):
+        status, line, said = each.finish_relay()
+        assert (status, said) == (0, "")
+        assert line["ended"] == "complete"
+        assert line["pages"]["normal"] > (4000 if dirty else 400)
+    way.destination.cont()
+    assert way.destination.is_running_and_dirtying(PATIENCE if dirty else 0.2) == dirty
+
+
+@pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
+def test_with_dynamic_tables(tmp_path: Path, data: Path, firmware: dict[bool, Path], dirty: bool) -> None:
+    with Way(tmp_path, firmware[dirty], data, first=("--huffman", "dynamic"), dirty=dirty) as way:
+        assert_that_it_arrives(way, dirty=dirty)
+
+
+@pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
+def test_through_tls(tmp_path: Path, data: Path, firmware: dict[bool, Path], certificates: Path, dirty: bool) -> None:
+    way = Way(
+        tmp_path,
+        firmware[dirty],
+        data,
+        channels=4,
+        between=f"tls:127.0.0.1:{free_port()}",
+        first=tuple(tls(certificates, "here")),
+        second=tuple(tls(certificates, "there")),
+        dirty=dirty,
+    )
+    with way:
+        assert_that_it_arrives(way, dirty=dirty)
+
+
+# ---- What goes wrong --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["opened", "first round", "later round"])
+@pytest.mark.parametrize("number", [0, 1, 2], ids=["main", "channel", "other channel"])
+@pytest.mark.parametrize("place", ["a", "b", "c"], ids=["source-relay", "relay-relay", "relay-destination"])
+def test_a_connection_that_is_cut_fails_the_migration_and_the_guest_runs_on(
+    tmp_path: Path, firmware: dict[bool, Path], place: str, number: int, stage: str
+) -> None:
+    with Way(tmp_path, firmware[True], None, cut=place, dirty=True) as way:
+        assert way.link is not None
+        link = way.link
+        way.source.migrate(way.uri)
+        wait_until(lambda: len(link) == 3, "all connections")
+        if stage == "first round":
+            wait_until(lambda: link.passed > 100_000, "pages")
+        elif stage == "later round":
+            way.source.wait_rounds(3, PATIENCE)
+        link.cut(number)
+        way.assert_that_the_source_failed_and_runs()
+        way.assert_that_both_relays_failed()
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_relay_that_is_killed_fails_the_migration_and_the_guest_runs_on(
+    tmp_path: Path, firmware: dict[bool, Path], which: str
+) -> None:
+    with Way(tmp_path, firmware[True], None, dirty=True) as way:
+        way.source.migrate(way.uri)
+        way.source.wait_rounds(2, PATIENCE)
+        getattr(way, which).signal(signal.SIGKILL)
+        way.assert_that_the_source_failed_and_runs()
+        other = way.second if which == "first" else way.first
+        assert other.finish_relay()[0] == 1
+
+
+def test_a_destination_that_is_killed_fails_the_migration_and_the_guest_runs_on(
+    tmp_path: Path, firmware: dict[bool, Path]
+) -> None:
+    with Way(tmp_path, firmware[True], None, dirty=True) as way:
+        way.source.migrate(way.uri)
+        way.source.wait_rounds(2, PATIENCE)
+        os.kill(way.destination.pid, signal.SIGKILL)
+        way.assert_that_the_source_failed_and_runs()
+        way.assert_that_both_relays_failed()
+
+
+def test_a_destination_that_refuses_the_connection_fails_the_migration_and_the_guest_runs_on(
+    tmp_path: Path, firmware: dict[bool, Path]
+) -> None:
+    with (
+        Guest(tmp_path, "source", firmware=firmware[True]) as source,
+        relay(f"unix:{tmp_path}/b", f"unix:{tmp_path}/nobody", "qpl", "none") as second,
+        relay(f"unix:{tmp_path}/a", f"unix:{tmp_path}/b", "none", "qpl") as first,
+    ):
+        set_up(source, 2, dirty=True)
+        source.migrate(f"unix:{tmp_path}/a")
+        assert source.wait_migration(PATIENCE)["status"] == "failed"
+        assert source.is_running_and_dirtying(PATIENCE)
+        assert "cannot connect" in second.finish_relay()[2]
+        assert first.finish_relay()[0] == 1
+
+
+def test_a_destination_that_refuses_the_migration_fails_it_and_the_guest_runs_on(
+    tmp_path: Path, firmware: dict[bool, Path]
+) -> None:
+    """It has more memory than the source."""
+    with (
+        Guest(tmp_path, "source", firmware=firmware[True]) as source,
+        Guest(tmp_path, "destination", firmware=firmware[True], incoming=True, memory_mib=32) as destination,
+        relay(f"unix:{tmp_path}/b", f"unix:{tmp_path}/c", "qpl", "none") as second,
+        relay(f"unix:{tmp_path}/a", f"unix:{tmp_path}/b", "none", "qpl") as first,
+    ):
+        set_up(source, 2, dirty=True)
+        set_up(destination, 2)
+        destination.listen(f"unix:{tmp_path}/c")
+        source.migrate(f"unix:{tmp_path}/a")
+        assert source.wait_migration(PATIENCE)["status"] == "failed"
+        assert source.is_running_and_dirtying(PATIENCE)
+        assert second.finish_relay()[0] == first.finish_relay()[0] == 1
