@@ -44,17 +44,21 @@ class Rounds:
         with self._changed:
             this = self.passed
             self._here.add(party)
+            self._check()
             if self._here == self._parties:
                 self._complete()
                 self.passed += 1
                 self._here.clear()
                 self._changed.notify_all()
             while self.passed == this:
-                if self._gone or self._aborted:
-                    raise MultiFDError(
-                        f"the stream has a SYNC that {_names(self._gone)} never came to" if self._gone else "called off"
-                    )
+                self._check()
                 self._changed.wait()
+
+    def _check(self) -> None:
+        if self._gone:
+            raise MultiFDError(f"the stream has a SYNC that {_names(self._gone)} never came to")
+        if self._aborted:
+            raise MultiFDError("called off")
 
     def leave(self, party: Hashable) -> None:
         """`party` has ended; whoever waits for it, waits in vain."""

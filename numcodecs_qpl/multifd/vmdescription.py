@@ -35,7 +35,7 @@ class DescriptionFinder:
             if at < 1:
                 break
             size = int.from_bytes(self._tail[at + 1 : at + 5], "big")
-            if self._tail[at - 1 : at + 1] == MARK and at + 5 + size == len(self._tail):
+            if size <= LIMIT and self._tail[at - 1 : at + 1] == MARK and at + 5 + size == len(self._tail):
                 return _device_names(bytes(self._tail[at + 5 :]))
         return None
 
@@ -43,5 +43,5 @@ class DescriptionFinder:
 def _device_names(text: bytes) -> list[str] | None:
     try:
         return [str(device["name"]) for device in json.loads(text)["devices"]]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -48,9 +48,10 @@ METHOD_NAMES = {
 
 _INITIAL = struct.Struct(">II16sB39x")
 _START = struct.Struct(">III")
-_HEADER = struct.Struct(">IIIIIIQI28x256s")
+NAME_SIZE = 256  # bytes that a name has in a header, its end included
+_HEADER = struct.Struct(f">IIIIIIQI28x{NAME_SIZE}s")
 _U32 = struct.Struct(">I")
-_DEVICE_STATE = struct.Struct(">III256sII")
+_DEVICE_STATE = struct.Struct(f">III{NAME_SIZE}sII")
 
 INITIAL_SIZE = _INITIAL.size
 START_SIZE = _START.size
@@ -213,7 +214,15 @@ def unpack_flags(data: Bytes) -> int:
 
 
 def pack(packet: Packet, page_count: int) -> bytes:
-    """A header of ``header_size(page_count)`` bytes."""
+    """A header of ``header_size(page_count)`` bytes.
+
+    Raises
+    ------
+    ValueError
+        If it has no room for the name or the offsets.
+    """
+    if len(packet.offsets) > page_count:
+        raise ValueError(f"{len(packet.offsets)} offsets; a header has room for {page_count}")
     head = _HEADER.pack(
         MAGIC,
         VERSION,
@@ -223,7 +232,7 @@ def pack(packet: Packet, page_count: int) -> bytes:
         packet.next_packet_size,
         packet.packet_num,
         packet.zero_pages,
-        packet.ramblock.encode(),
+        _name(packet.ramblock),
     )
     return (head + packet.offsets.astype(">u8").tobytes()).ljust(header_size(page_count), b"\0")
 
@@ -271,9 +280,15 @@ def repack(header: bytearray, flags: int, next_packet_size: int) -> None:
 
 
 def pack_device_state(packet: DeviceStatePacket) -> bytes:
-    """The header of a packet of device state."""
+    """The header of a packet of device state.
+
+    Raises
+    ------
+    ValueError
+        If it has no room for the name.
+    """
     return _DEVICE_STATE.pack(
-        MAGIC, VERSION, packet.flags, packet.idstr.encode(), packet.instance_id, packet.next_packet_size
+        MAGIC, VERSION, packet.flags, _name(packet.idstr), packet.instance_id, packet.next_packet_size
     )
 
 
@@ -288,6 +303,13 @@ def unpack_device_state(data: Bytes) -> DeviceStatePacket:
     flags = unpack_flags(data[:START_SIZE])
     _, _, _, name, instance, size = _DEVICE_STATE.unpack(data)
     return DeviceStatePacket(flags, _text(name, "idstr"), instance, size)
+
+
+def _name(text: str) -> bytes:
+    name = text.encode()
+    if len(name) >= NAME_SIZE or b"\0" in name:
+        raise ValueError(f"{text!r} is no name: it may have {NAME_SIZE - 1} bytes, none of them 0")
+    return name
 
 
 def _check_start(magic: int, version: int) -> None:

@@ -1,0 +1,309 @@
+"""Addresses in words, the sockets that come of them, and TLS files that are not what they should be."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trustme
+
+from numcodecs_qpl.multifd import MultiFDError
+from numcodecs_qpl.multifd.address import Address, Listener, TLSFiles, connect, parse_address, tls_context
+
+# ---- Words ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "again"),
+    [
+        ("unix:/run/x.sock", Address("unix", path="/run/x.sock"), "unix:/run/x.sock"),
+        ("unix:x:1:2", Address("unix", path="x:1:2"), "unix:x:1:2"),
+        ("tcp:host:0", Address("tcp", host="host", port=0), "tcp:host:0"),
+        ("tcp:10.0.0.1:65535", Address("tcp", host="10.0.0.1", port=65535), "tcp:10.0.0.1:65535"),
+        ("tls:host.example:4444", Address("tls", host="host.example", port=4444), "tls:host.example:4444"),
+        ("tcp::80", Address("tcp", host="127.0.0.1", port=80), "tcp:127.0.0.1:80"),
+        ("tls::80", Address("tls", host="127.0.0.1", port=80), "tls:127.0.0.1:80"),
+        ("tcp:[::1]:80", Address("tcp", host="::1", port=80), "tcp:[::1]:80"),
+        ("tcp:[::]:0080", Address("tcp", host="::", port=80), "tcp:[::]:80"),
+    ],
+)
+def test_an_address_is_read_and_written(text: str, address: Address, again: str) -> None:
+    assert parse_address(text) == address
+    assert str(address) == again
+    assert parse_address(again) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "unix",
+        "unix:",
+        "/run/x.sock",
+        "tcp",
+        "tcp:",
+        "tcp:80",
+        "tcp:host",
+        "tcp:host:",
+        "tcp:host:-1",
+        "tcp:host:+1",
+        "tcp:host: 1",
+        "tcp:host:1.5",
+        "tcp:host:http",
+        "tcp:host:65536",
+        "tcp:host:²",
+        f"tcp:host:{'9' * 4000}",
+        "udp:host:80",
+        "TCP:host:80",
+        "fd:3",
+    ],
+)
+def test_what_is_no_address_is_an_error_that_says_what_one_is(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no address; one is unix:PATH, tcp:HOST:PORT or tls:HOST:PORT$"):
+        parse_address(text)
+
+
+# ---- Unix sockets -----------------------------------------------------------------------------------------------
+
+
+def exchange(listener: Listener) -> None:
+    """See that a byte goes from one who connects to the listener."""
+    connection = connect(listener.address)
+    with listener.accept() as accepted:
+        connection.send([b"x"])
+        assert accepted.recv(1) == b"x"
+    connection.close()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_a_unix_socket_is_the_owners_alone_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    path = tmp_path / "s"
+    before = os.umask(umask)
+    try:
+        listener = Listener(parse_address(f"unix:{path}"))
+    finally:
+        left = os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert left == umask
+    exchange(listener)
+    listener.close()
+    assert not path.exists()
+
+
+def test_a_socket_that_nobody_listens_on_any_more_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(str(path))
+        old.listen()
+    assert path.is_socket()
+    listener = Listener(parse_address(f"unix:{path}"))
+    exchange(listener)
+    listener.close()
+
+
+def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) -> None:
+    address = parse_address(f"unix:{tmp_path}/s")
+    first = Listener(address)
+    with pytest.raises(MultiFDError, match=r"cannot listen on unix:.*/s: Address already in use"):
+        Listener(address)
+    first.accept().close()  # the one that looked whether anybody listens
+    exchange(first)
+    first.close()
+
+
+def make_file(path: Path) -> None:
+    path.write_text("precious")
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to(path.with_name("target"))
+    path.with_name("target").write_text("precious")
+
+
+def make_link_to_nothing(path: Path) -> None:
+    path.symlink_to(path.with_name("nothing"))
+
+
+@pytest.mark.parametrize("make", [make_file, make_link, make_link_to_nothing, Path.mkdir])
+def test_what_is_no_socket_is_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "s"
+    make(path)
+    before = path.lstat()
+    with pytest.raises(MultiFDError, match=r"cannot listen on unix:.*/s: Address already in use"):
+        Listener(parse_address(f"unix:{path}"))
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert not path.is_file() or path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [("no/folder/s", "No such file or directory"), ("s" * 108, "AF_UNIX path too long")]
+)
+def test_a_path_that_cannot_be_listened_on_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MultiFDError, match=f"cannot listen on unix:{path}: {reason}"):
+        Listener(Address("unix", path=path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_at_a_unix_socket_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(MultiFDError, match=r"cannot connect to unix:.*/s: No such file or directory"):
+        connect(parse_address(f"unix:{tmp_path}/s"))
+
+
+# ---- TCP --------------------------------------------------------------------------------------------------------
+
+
+def name_of(listener: Listener) -> tuple[str, int]:
+    host, port, *_ = listener._socket.getsockname()
+    return host, port
+
+
+@pytest.mark.parametrize(
+    ("text", "host"), [("tcp::0", "127.0.0.1"), ("tcp:127.0.0.2:0", "127.0.0.2"), ("tcp:0.0.0.0:0", "0.0.0.0")]
+)
+def test_tcp_is_loopback_unless_told_otherwise(text: str, host: str) -> None:
+    listener = Listener(parse_address(text))
+    assert name_of(listener) == (host, listener.address.port)
+    assert listener.address == Address("tcp", host=host, port=listener.address.port)
+    assert listener.address.port > 0
+    exchange(listener)
+    listener.close()
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")
+def test_an_ipv6_number_is_listened_on() -> None:
+    listener = Listener(parse_address("tcp:[::1]:0"))
+    assert name_of(listener) == ("::1", listener.address.port)
+    exchange(listener)
+    listener.close()
+
+
+def test_a_port_in_use_is_an_error() -> None:
+    first = Listener(parse_address("tcp::0"))
+    with pytest.raises(MultiFDError, match=f"cannot listen on {first.address}: Address already in use"):
+        Listener(first.address)
+    first.close()
+
+
+def test_nobody_at_a_port_is_an_error() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))  # taken, but nobody listens
+        address = Address("tcp", host="127.0.0.1", port=sock.getsockname()[1])
+        with pytest.raises(MultiFDError, match=f"cannot connect to {address}: Connection refused"):
+            connect(address)
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+def test_closing_wakes_whoever_waits_for_a_connection_and_may_be_done_twice(tmp_path: Path, kind: str) -> None:
+    listener = Listener(parse_address({"unix": f"unix:{tmp_path}/s", "tcp": "tcp::0"}[kind]))
+    woken = threading.Event()
+
+    def wait() -> None:
+        try:
+            listener.accept()
+        except OSError:
+            woken.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    listener.close()
+    assert woken.wait(20)
+    thread.join()
+    listener.close()
+
+
+def test_closing_again_leaves_the_socket_of_another_alone(tmp_path: Path) -> None:
+    address = parse_address(f"unix:{tmp_path}/s")
+    first = Listener(address)
+    first.close()
+    second = Listener(address)
+    first.close()
+    exchange(second)
+    second.close()
+
+
+# ---- TLS files --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> TLSFiles:
+    authority = trustme.CA()
+    here = authority.issue_cert("localhost")
+    here.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    here.private_key_pem.write_to_path(tmp_path / "key.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return TLSFiles(tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "ca.pem")
+
+
+def use(address: str, tls: TLSFiles | None, *, server: bool) -> None:
+    if server:
+        Listener(parse_address(address), tls).close()
+    else:
+        connect(parse_address(address), tls)
+
+
+SIDES = pytest.mark.parametrize("server", [True, False], ids=["listening", "connecting"])
+NAMES = {"cert": "cert.pem and .*key.pem", "key": "cert.pem and .*key.pem", "ca": "ca.pem"}
+
+
+@SIDES
+def test_tls_without_files_is_an_error(server: bool) -> None:
+    with pytest.raises(MultiFDError, match=r"tls:127.0.0.1:1 needs a certificate, its key and an authority's"):
+        use("tls::1", None, server=server)
+
+
+@SIDES
+@pytest.mark.parametrize("missing", NAMES)
+def test_a_tls_file_that_is_missing_is_named(files: TLSFiles, server: bool, missing: str) -> None:
+    getattr(files, missing).unlink()
+    with pytest.raises(MultiFDError, match=f"TLS cannot use .*{NAMES[missing]}: No such file or directory"):
+        use("tls::1", files, server=server)
+
+
+@SIDES
+@pytest.mark.parametrize("wrong", NAMES)
+@pytest.mark.parametrize("content", ["", "junk\n"])
+def test_a_tls_file_of_another_kind_is_named(files: TLSFiles, server: bool, wrong: str, content: str) -> None:
+    getattr(files, wrong).write_text(content)
+    with pytest.raises(MultiFDError, match=f"TLS cannot use .*{NAMES[wrong]}: .+"):
+        use("tls::1", files, server=server)
+
+
+@SIDES
+def test_a_key_of_another_certificate_is_named(files: TLSFiles, server: bool) -> None:
+    trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(files.key)
+    with pytest.raises(MultiFDError, match=r"TLS cannot use .*key.pem: .*mismatch"):
+        use("tls::1", files, server=server)
+
+
+@pytest.mark.parametrize("kind", ["unix:/nowhere/s", "tcp::1"])
+def test_without_tls_the_files_are_not_looked_at(kind: str) -> None:
+    none = TLSFiles(Path("/no"), Path("/no"), Path("/no"))
+    assert tls_context(parse_address(kind), none, server=True) is None
+
+
+def test_the_context_asks_for_tls_1_2_and_certificates(files: TLSFiles) -> None:
+    for server in (True, False):
+        context = files.context(server=server)
+        assert context.verify_mode.name == "CERT_REQUIRED"
+        assert context.minimum_version.name == "TLSv1_2"
+        assert context.check_hostname == (not server)
+    lenient = TLSFiles(files.cert, files.key, files.ca, verify_peer=False)
+    assert lenient.context(server=True).verify_mode.name == "CERT_NONE"
+    assert lenient.context(server=False).verify_mode.name == "CERT_REQUIRED"
