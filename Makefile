@@ -1,4 +1,5 @@
-# make test: everything that has to hold; make demo: see it work; make bench: how fast it is here.
+# make test: everything that has to hold; make demo: see it work; make bench: how fast it is here; make bench-migration:
+# how fast guests migrate (root, and the packages of .ci/apt-packages).
 # Each sets up what it needs in a virtual environment of this checkout and installs nothing else anywhere.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 install = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-version-check \
 	--no-build-isolation -Cbuild-dir=build/make -Csetup-args=-Dwerror=true
 
-.PHONY: test demo bench lint newest sanitize clean
+.PHONY: test demo bench bench-migration lint newest sanitize clean
 
 test: lint
 	$(BIN)/pytest
@@ -23,6 +24,11 @@ bench: $(VENV)/ready
 	$(BIN)/pytest benchmarks -c benchmarks/pytest.ini --benchmark-json=build/benchmarks.json
 	$(BIN)/python benchmarks/goals.py --json build/goals-1.json
 	$(BIN)/python benchmarks/report.py build/benchmarks.json build/goals-1.json
+
+bench-migration: $(VENV)/ready
+	$(install) ".[bench,test]"
+	PYTHONPATH=tests $(BIN)/python benchmarks/migration.py --json build/migration.json --markdown build/migration.md
+	PYTHONPATH=tests $(BIN)/python benchmarks/relay_cost.py --json build/relay-cost.json
 
 lint: $(VENV)/ready
 	$(install) ".[dev]"

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,11 +23,13 @@ class Command:
     ----------
     arguments : str
         The command line; what follows ``--listen`` is waited for.
+    prefix : sequence of str
+        What to run it with, as ``["ip", "netns", "exec", NAME]``.
     """
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, prefix: Sequence[str] = ()) -> None:
         self._process = subprocess.Popen(
-            ["numcodecs-qpl", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*prefix, "numcodecs-qpl", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self._listen = arguments[arguments.index("--listen") + 1]
 
@@ -37,7 +40,7 @@ class Command:
 
     def __enter__(self) -> Self:
         try:
-            wait_until(lambda: self._process.poll() is not None or is_listening(self._listen), "it to listen")
+            wait_until(lambda: self._process.poll() is not None or is_listening(self._listen, self.pid), "it to listen")
         except BaseException:
             self._process.kill()
             raise
@@ -75,14 +78,17 @@ def wait_until(condition: Any, what: str, patience: float = PATIENCE) -> None:
         time.sleep(0.01)
 
 
-def is_listening(address: str) -> bool:
-    """Whether somebody listens at ``unix:PATH`` or ``tcp:…:PORT``. Connecting would be taken for the migration."""
+def is_listening(address: str, pid: int | str = "self") -> bool:
+    """Whether somebody listens at ``unix:PATH`` or ``tcp:…:PORT``, in the network namespace of the process `pid`.
+
+    Connecting to see would be taken for the migration.
+    """
     kind, _, where = address.partition(":")
     if kind == "unix":
         listening = 0x10000
-        lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+        lines = [line.split() for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]]
         return any(line[-1] == where and int(line[3], 16) & listening for line in lines)
     port = int(where.rpartition(":")[2])
-    tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    tables = [Path(f"/proc/{pid}/net/{table}") for table in ("tcp", "tcp6")]
     text = "".join(table.read_text() for table in tables if table.exists())
     return re.search(rf":{port:04X} 0+:0000 0A ", text) is not None

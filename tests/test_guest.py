@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from guest import MIB, SEVERAL_ROUNDS, Guest, GuestError, build_firmware, make_data
+from programs import need
+
+need("qemu-system-x86_64", "nasm")
 
 CHANNELS = 2
 

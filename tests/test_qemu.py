@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import signal
 import socket
 import threading
@@ -17,14 +16,10 @@ import pytest
 import trustme
 from commands import PATIENCE, Command, wait_until
 from guest import MIB, SEVERAL_ROUNDS, Guest, build_firmware, make_data
+from programs import need
 from test_relay import free_port, relay, tls
 
-MISSING = [program for program in ("qemu-system-x86_64", "nasm") if shutil.which(program) is None]
-if MISSING and not os.environ.get("CI"):
-    pytest.skip(
-        f"{' and '.join(MISSING)} missing: apt-get install --no-install-recommends qemu-system-x86 nasm",
-        allow_module_level=True,
-    )
+need("qemu-system-x86_64", "nasm")
 
 DATA_AT = 4 * MIB
 

@@ -1,0 +1,22 @@
+"""Programs that tests need besides Python's packages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+PACKAGES = {"ip": "iproute2", "nasm": "nasm", "qemu-system-x86_64": "qemu-system-x86"}
+"""By program: the Debian package that has it, one of .ci/apt-packages."""
+
+
+def need(*programs: str) -> None:
+    """Skip the module that calls this where one of `programs` is missing; in CI that is a failure."""
+    missing = [PACKAGES[program] for program in programs if shutil.which(program) is None]
+    if not missing:
+        return
+    reason = f"programs are missing: apt-get install --no-install-recommends {' '.join(missing)}"
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason, allow_module_level=True)
