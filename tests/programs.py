@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-PACKAGES = {"ip": "iproute2", "nasm": "nasm", "qemu-system-x86_64": "qemu-system-x86"}
+PACKAGES = {"ip": "iproute2", "nasm": "nasm", "openssl": "openssl", "qemu-system-x86_64": "qemu-system-x86"}
 """By program: the Debian package that has it, one of .ci/apt-packages."""
 
 
