@@ -85,23 +85,23 @@ def _receive(arguments: argparse.Namespace) -> int:
     if arguments.format == "zarr" and importlib.util.find_spec("zarr") is None:
         return failed('--format zarr needs zarr: pip install "numcodecs-qpl[zarr]"')
     try:
-        output = OUTPUTS[arguments.format](arguments.output, arguments.page_size)
-        try:
-            listener = Listener(arguments.listen)
-        except MultiFDError:
-            output.discard()
-            raise
-        receiver = Receiver(
-            listener,
-            output,
-            arguments.channels,
-            page_size=arguments.page_size,
-            uuid=arguments.uuid,
-            timeout=arguments.timeout,
-            refused=_say_refused,
-        )
-        with _terminable(), _progress(lambda: _receiving(receiver)):
-            manifest = receiver.run()
+        with _terminable(), contextlib.ExitStack() as stack:
+            with _signals_held():
+                output = OUTPUTS[arguments.format](arguments.output, arguments.page_size)
+                stack.callback(output.discard)
+                listener = Listener(arguments.listen)
+                stack.callback(listener.close)
+            receiver = Receiver(
+                listener,
+                output,
+                arguments.channels,
+                page_size=arguments.page_size,
+                uuid=arguments.uuid,
+                timeout=arguments.timeout,
+                refused=_say_refused,
+            )
+            with _progress(lambda: _receiving(receiver)):
+                manifest = receiver.run()
     except MultiFDError as error:
         return failed(str(error))
     except OSError as error:
@@ -180,35 +180,47 @@ def _relay(arguments: argparse.Namespace) -> int:
         return failed("--tls-cert, --tls-key and --tls-ca go together")
     tls = TLSFiles(*files, verify_peer=arguments.verify_peer) if all(files) else None
     try:
-        tls_context(arguments.connect, tls, server=False)  # tells now what would fail later
-        listener = Listener(arguments.listen, tls)
+        with _terminable(), contextlib.ExitStack() as stack:
+            with _signals_held():
+                tls_context(arguments.connect, tls, server=False)  # tells now what would fail later
+                listener = Listener(arguments.listen, tls)
+                stack.callback(listener.close)
+            relay = Relay(
+                listener,
+                arguments.connect,
+                arguments.decode,
+                arguments.encode,
+                parameters=MigrationParameters(huffman=arguments.huffman),
+                tls=tls,
+                page_size=arguments.page_size,
+                refused=_say_refused,
+            )
+            return _run_relay(relay, arguments.stats)
     except MultiFDError as error:
         return failed(str(error))
-    relay = Relay(
-        listener,
-        arguments.connect,
-        arguments.decode,
-        arguments.encode,
-        parameters=MigrationParameters(huffman=arguments.huffman),
-        tls=tls,
-        page_size=arguments.page_size,
-        refused=_say_refused,
-    )
-    ended, error_text, status = "interrupted", None, OK
+    except Terminated:
+        return TERMINATED
+
+
+def _run_relay(relay: Relay, stats: Path | None) -> int:
+    ended, error_text, status = "failed", None, OK
     try:
-        with _terminable(), _progress(lambda: _relaying(relay)):
+        with _progress(lambda: _relaying(relay)):
             relay.run()
         ended = "complete"
     except MultiFDError as error:
-        ended, error_text = "failed", str(error)
+        error_text = str(error)
         status = failed(error_text)
     except Terminated:
         ended, status = "terminated", TERMINATED
+    except KeyboardInterrupt:
+        ended = "interrupted"
+        raise
     finally:
         line = json.dumps({"ended": ended, "error": error_text, **relay.statistics()})
         print(line)
-        if arguments.stats is not None:
-            status = _write(arguments.stats, line + "\n") or status
+        if stats is not None:
+            status = _write(stats, line + "\n") or status
     return status
 
 
@@ -259,26 +271,24 @@ def _address(text: str) -> Address:
 
 
 def _channels(text: str) -> int:
-    count = int(text)
-    if not 1 <= count <= MAX_CHANNELS:
-        raise argparse.ArgumentTypeError(f"{count} is not from 1 to {MAX_CHANNELS}")
-    return count
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_CHANNELS:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {MAX_CHANNELS}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
-    return seconds
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
 
 
 def _page_size(text: str) -> int:
-    size = int(text)
     try:
-        pages_in_packet(size)
+        pages_in_packet(int(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return size
+    return int(text)
 
 
 def _say_refused(reason: str) -> None:
@@ -297,6 +307,16 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait until what is made in here can be cleaned up."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _progress(text: Callable[[], str]) -> AbstractContextManager[Any]:

@@ -62,9 +62,22 @@ def parse_address(text: str) -> Address:
     if kind == "unix" and rest:
         return Address(kind, path=rest)
     host, colon, port = rest.rpartition(":")
-    if kind in ("tcp", "tls") and colon and port.isdecimal() and int(port) < 65536:
-        return Address(kind, host=host.removeprefix("[").removesuffix("]") or LOOPBACK, port=int(port))
+    host = host.removeprefix("[").removesuffix("]") or LOOPBACK
+    if kind in ("tcp", "tls") and colon and _is_host(host) and _is_port(port):
+        return Address(kind, host=host, port=int(port))
     raise ValueError(f"{text!r} is no address; one is unix:PATH, tcp:HOST:PORT or tls:HOST:PORT")
+
+
+def _is_host(text: str) -> bool:
+    try:
+        text.encode("idna")  # what the socket module makes of it
+    except UnicodeError:
+        return False
+    return True
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 5 and int(text) < 65536
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,8 @@ class Intake:
         """Accept no more, and turn away whoever has not said what it is; `take` is not called any more then."""
         self._closed = True
         self._listener.close()
-        self._thread.join()  # from here on nobody else comes
+        if self._thread.ident is not None:
+            self._thread.join()  # from here on nobody else comes
         with self._lock:
             for sock in self._strangers:
                 with contextlib.suppress(OSError):

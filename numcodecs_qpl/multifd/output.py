@@ -15,7 +15,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -23,8 +23,11 @@ import numpy as np
 from numcodecs_qpl.multifd.errors import MultiFDError
 from numcodecs_qpl.multifd.ram import RAMBlock
 
+if TYPE_CHECKING:
+    import zarr
+
 MANIFEST = "manifest.json"
-DEVICE_STATE = "device-state.bin"
+DEVICE_STATE = "device-state"
 CHUNK_PAGES = 256
 """Pages in a chunk of a zarr array: 1 MiB for pages of 4 KiB."""
 
@@ -58,6 +61,7 @@ class Output(ABC):
             self._work = Path(tempfile.mkdtemp(prefix="incomplete-", dir=folder))
         except OSError as error:
             raise MultiFDError(f"cannot write to {folder}: {error.strerror or error}") from error
+        self._announced = 0
         self._device_files: dict[str, IO[bytes]] = {}
 
     def add_block(self, name: str, used_length: int) -> RAMBlock:
@@ -66,30 +70,31 @@ class Output(ABC):
         Raises
         ------
         MultiFDError
-            If there is not that much room.
+            If there is not that much room, for it and for those before it, or no place of that name.
         """
-        free = shutil.disk_usage(self._work).free
+        free = shutil.disk_usage(self._work).free - self._announced
         if used_length > free:
             # A page that finds no room later would end the process, as memory that is a file has no other way to say
             # so.
             raise MultiFDError(
                 f"RAM block {name!r} has {used_length} bytes, but only {free} are free in {self._folder}"
             )
+        self._announced += used_length
         try:
-            with self._block_file(name) as file:
+            with self._block_file(name, used_length) as file:
                 file.truncate(used_length)
                 memory = mmap.mmap(file.fileno(), used_length)
         except (OSError, ValueError) as error:
-            raise MultiFDError(f"no memory for RAM block {name!r}: {error}") from error
+            raise MultiFDError(f"no place for RAM block {name!r}: {error}") from error
         return RAMBlock(name, used_length, self._page_size, memory, zeroed=True)
 
     @abstractmethod
-    def _block_file(self, name: str) -> IO[bytes]:
-        """An empty file for a block's memory."""
+    def _block_file(self, name: str, used_length: int) -> IO[bytes]:
+        """An empty file for a block's memory; ValueError or OSError if there can be none."""
 
     def device_state(self, data: bytes | memoryview, channel: int | None = None) -> None:
         """Add to the device state, of the main channel or of a multifd one."""
-        name = DEVICE_STATE if channel is None else f"device-state-channel-{channel}.bin"
+        name = f"{DEVICE_STATE}.bin" if channel is None else f"{DEVICE_STATE}-channel-{channel}.bin"
         if name not in self._device_files:
             self._device_files[name] = (self._work / name).open("wb")
         self._device_files[name].write(data)
@@ -138,7 +143,9 @@ class RawOutput(Output):
 
     format = "raw"
 
-    def _block_file(self, name: str) -> IO[bytes]:
+    def _block_file(self, name: str, used_length: int) -> IO[bytes]:
+        if name.startswith(DEVICE_STATE):
+            raise ValueError("its file would have a name that is the device state's")
         return (self._work / _file_name(name)).open("x+b")
 
     def _finish_block(self, block: RAMBlock) -> dict[str, Any]:
@@ -159,22 +166,26 @@ class ZarrOutput(Output):
         import zarr
 
         self._group = zarr.create_group(self._work / self.GROUP)
+        self._arrays: dict[str, zarr.Array[Any]] = {}
 
-    def _block_file(self, name: str) -> IO[bytes]:
-        return tempfile.TemporaryFile(dir=self._work)
-
-    def _finish_block(self, block: RAMBlock) -> dict[str, Any]:
+    def _block_file(self, name: str, used_length: int) -> IO[bytes]:
         from numcodecs_qpl.zarr import QPL
 
-        array = self._group.create_array(
-            quote(block.name, safe=""),
-            shape=block.pages.shape,
-            chunks=(min(CHUNK_PAGES, len(block.pages)), self._page_size),
+        pages = used_length // self._page_size
+        # Now, so that a name that zarr cannot use is an error before all pages have come.
+        self._arrays[name] = self._group.create_array(
+            quote(name, safe=""),
+            shape=(pages, self._page_size),
+            chunks=(min(CHUNK_PAGES, pages), self._page_size),
             dtype=np.uint8,
             fill_value=0,
             compressors=QPL(),
-            attributes={"name": block.name},
+            attributes={"name": name},
         )
+        return tempfile.TemporaryFile(dir=self._work)
+
+    def _finish_block(self, block: RAMBlock) -> dict[str, Any]:
+        array = self._arrays[block.name]
         for start in range(0, len(block.pages), CHUNK_PAGES):
             pages = slice(start, start + CHUNK_PAGES)
             if block.received[pages].any():

@@ -110,9 +110,9 @@ class Receiver(RAMSink):
         OSError
             If the output cannot be written.
         """
-        self._intake.start()
         done = False
         try:
+            self._intake.start()
             self._wait()
             seconds = time.monotonic() - (self._started or 0.0)
             manifest = self._manifest(seconds)

@@ -136,8 +136,8 @@ class Relay:
             If a packet breaks the protocol, the far side cannot be reached, a connection broke, or the source ended
             before the migration was complete. Whatever is raised, all connections were ended before.
         """
-        self._intake.start()
         try:
+            self._intake.start()
             with self._changed:
                 self._changed.wait_for(lambda: self._error or (self._pairs and not self._running))
         finally:

@@ -1,0 +1,542 @@
+"""The receiver and its command, with recorded migrations and one made by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+import zarr
+from commands import PATIENCE, Command, is_listening, wait_until
+from handmade import (
+    DEVICE_STATE,
+    EOS,
+    FLUSH,
+    HEADER,
+    METHODS,
+    PAGE,
+    SYNC,
+    ZERO,
+    Channel,
+    Feed,
+    Migration,
+    device_state,
+    initial,
+    named,
+    packets_of,
+    pages_of,
+    receive,
+    u64,
+)
+from streams import NAMES, Recording, Replay, recording
+
+IDLE = recording("qemu-11.0.92-none")
+OURS = UUID("12345678-9abc-def0-1234-56789abcdef0")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a short name: a unix socket's path has at most 107 bytes."""
+    assert len(str(tmp_path)) < 90
+    return tmp_path
+
+
+def command(folder: Path, *more: str, channels: int = 2) -> Command:
+    words = ["--listen", f"unix:{folder}/s", "--channels", str(channels), "--output", f"{folder}/out"]
+    return Command("receive", *words, *more)
+
+
+def failed(*words: str) -> tuple[int, str]:
+    """Exit status and message of a command that should not even begin to listen."""
+    done = Command("receive", *words).finish()
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((folder / "out" / "manifest.json").read_text())
+    return manifest
+
+
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return array
+
+
+# ---- What is kept -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", ["raw", "zarr"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recording_becomes_its_ram_and_a_manifest(folder: Path, name: str, output: str) -> None:
+    source = recording(name)
+    with command(folder, "--format", output) as receiver:
+        Replay(folder / "s", source.connections).join()
+        done = receiver.finish()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(
+        rf"{folder}/out: 6 RAM blocks; \d+ pages, \d+ zero ones, \d+ of them sent again; \d+ bytes in [\d.]+ s\n",
+        done.stdout,
+    )
+    manifest = manifest_of(folder)
+    assert ram_of(folder, manifest) == source.meta["ram_sha256"]
+    check_manifest(manifest.copy(), source, output)
+    state = (folder / "out" / "device-state.bin").read_bytes()
+    assert state == source.main[end_of_ram(source.main) :]
+    files = [block["file"] for block in manifest["blocks"]] if output == "raw" else ["ram.zarr"]
+    assert {path.name for path in (folder / "out").iterdir()} == {"manifest.json", "device-state.bin", *files}
+    assert not (folder / "s").exists()
+
+
+def ram_of(folder: Path, manifest: dict[str, Any]) -> str:
+    block = manifest["blocks"][0]
+    if "file" in block:
+        return hashlib.sha256((folder / "out" / block["file"]).read_bytes()).hexdigest()
+    group, _, name = block["array"].partition("/")
+    array = array_of(zarr.open_group(folder / "out" / group, mode="r"), name)
+    return hashlib.sha256(np.asarray(array[:]).tobytes()).hexdigest()
+
+
+def end_of_ram(main: bytes) -> int:
+    """Where the device state begins: after the last record of RAM and its section's footer."""
+    section = re.search(rb"\x01(....)\x03ram", main, re.DOTALL)
+    assert section is not None
+    last = u64(EOS) + b"\x7e" + section[1]
+    return main.rindex(last) + len(last)
+
+
+def description_of(main: bytes) -> bytes:
+    """What follows EOF, the byte 06 and its own length, and ends the stream."""
+    marks = [mark.end() for mark in re.finditer(rb"\x00\x06(?=....\{)", main, re.DOTALL)]
+    return next(main[at + 4 :] for at in marks if at + 4 + int.from_bytes(main[at : at + 4]) == len(main))
+
+
+def check_manifest(manifest: dict[str, Any], source: Recording, output: str) -> None:
+    packets = [packet for channel in source.channels for packet in packets_of(channel)]
+    in_ram = manifest["pages"]
+    assert in_ram["normal"] == sum(fields["normal_pages"] for _, fields, _ in packets)
+    assert in_ram["zero"] == source.meta["ram"]["duplicate"]
+    assert in_ram["normal"] + in_ram["zero"] - in_ram["sent_again"] == source.meta["ram"]["total"] // PAGE
+    if not source.meta["qemu"]["major"] < 9:
+        assert in_ram["zero"] == sum(fields["zero_pages"] for _, fields, _ in packets)
+    described = json.loads(description_of(source.main))
+    wire = {str(channel[24]): len(channel) for channel in source.channels}
+    seconds = manifest.pop("seconds")
+    assert 0 < seconds < PATIENCE
+    del manifest["pages"]
+    blocks = manifest.pop("blocks")
+    size = source.main[12]
+    assert manifest == {
+        "machine": source.main[13 : 13 + size].decode(),
+        "methods": [source.meta["method"]],
+        "channels": source.meta["channels"],
+        "rounds": sum(fields["flags"] & SYNC for _, fields, _ in packets_of(source.channels[0])),
+        "packets": len(packets),
+        "bytes_on_the_wire": {"main": len(source.main), **wire, "total": sum(map(len, source.connections))},
+        "devices": [device["name"] for device in described["devices"]],
+        "format": output,
+        "device_state": ["device-state.bin"],
+    }
+    lengths = {"m": 16 << 20, "/rom@etc/acpi/tables": 0x20000, "pc.rom": 0x20000, "pc.bios": 0x10000}
+    lengths |= {"/rom@etc/table-loader": 0x1000, "/rom@etc/acpi/rsdp": 0x1000}
+    assert {block["name"]: block["used_length"] for block in blocks} == lengths
+    assert all(block["pages_received"] * block["page_size"] == block["used_length"] for block in blocks)
+
+
+def test_the_zarr_group_is_of_our_codec_and_stores_no_chunk_of_zeros(folder: Path) -> None:
+    outcome = receive(folder, IDLE.connections, output="zarr")
+    assert outcome.manifest is not None
+    group = zarr.open_group(outcome.out / "ram.zarr", mode="r")
+    assert {str(array.attrs["name"]) for _, array in group.arrays()} == {
+        block["name"] for block in outcome.manifest["blocks"]
+    }
+    for entry in outcome.manifest["blocks"]:
+        array = array_of(group, entry["array"].partition("/")[2])
+        assert (array.shape, array.dtype) == ((entry["used_length"] // PAGE, PAGE), np.dtype(np.uint8))
+        codecs = json.loads((outcome.out / entry["array"] / "zarr.json").read_text())["codecs"]
+        assert "numcodecs.qpl" in [codec["name"] for codec in codecs]
+    ram = np.asarray(array_of(group, "m")[:])
+    chunk = array_of(group, "m").chunks[0]
+    stored = {int(path.parent.name) for path in (outcome.out / "ram.zarr" / "m" / "c").glob("*/0")}
+    assert stored == {number for number in range(len(ram) // chunk) if ram[number * chunk :][:chunk].any()}
+    assert 0 < len(stored) < len(ram) // chunk
+
+
+def test_zarr_alone_reads_the_group(folder: Path) -> None:
+    source = Migration("none")
+    outcome = receive(folder, source.connections, output="zarr")
+    program = "import sys, zarr; sys.stdout.buffer.write(zarr.open_group(sys.argv[1], mode='r')['m'][:].tobytes())"
+    done = subprocess.run([sys.executable, "-c", program, outcome.out / "ram.zarr"], capture_output=True, check=True)
+    assert done.stdout == source.ram
+
+
+def test_pages_of_zeros_are_holes_in_raw_files(folder: Path) -> None:
+    outcome = receive(folder, recording("qemu-11.0.92-qpl").connections)
+    status = (outcome.out / "m.bin").stat()
+    assert status.st_size == 16 << 20
+    assert status.st_blocks * 512 < 4 << 20
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("output", ["raw", "zarr"])
+def test_a_migration_made_by_hand_arrives(folder: Path, method: str, output: str) -> None:
+    source = Migration(method)
+    outcome = receive(folder, source.connections, output=output)
+    assert (outcome.error, outcome.refused) == (None, [])
+    assert outcome.manifest is not None
+    assert outcome.manifest["methods"] == [method]
+    assert outcome.manifest["pages"] == {"normal": 137, "zero": 5, "sent_again": 3}
+    assert outcome.manifest["blocks"][0]["pages_received"] == 139
+    assert ram_of(folder, outcome.manifest) == hashlib.sha256(source.ram).hexdigest()
+
+
+def test_a_connection_that_comes_late_or_in_another_order_is_no_matter(folder: Path) -> None:
+    source = Migration("qpl")
+    feed = Feed(folder)
+    later = Replay(feed.path, [source.connections[2]])
+    wait_until(lambda: feed.receiver.counts.packets, "the second channel's first packet")
+    first = Replay(feed.path, [source.connections[1], source.connections[0]])
+    outcome = feed.finish()
+    for replay in (later, first):
+        replay.join()
+    assert outcome.error is None
+    assert outcome.ram() == source.ram
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_packets_of_device_state_are_kept_for_each_channel(folder: Path, method: str) -> None:
+    source = Migration(method)
+    main, first, second = source.connections
+    states = [device_state(b"vfio", bytes(range(250)) * 800), device_state(b"vfio", b""), device_state(b"b", b"end")]
+    outcome = receive(folder, [main, first[:64] + states[0] + first[64:] + states[2], second + states[1]])
+    assert outcome.manifest is not None
+    assert outcome.manifest["device_state"] == [
+        "device-state-channel-0.bin",
+        "device-state-channel-1.bin",
+        "device-state.bin",
+    ]
+    assert (outcome.out / "device-state-channel-0.bin").read_bytes() == states[0] + states[2]
+    assert (outcome.out / "device-state-channel-1.bin").read_bytes() == states[1]
+    assert outcome.manifest["packets"] == 12
+    assert outcome.ram() == source.ram
+
+
+def test_a_packet_of_device_state_can_end_a_round(folder: Path) -> None:
+    source = Migration("none")
+    state = device_state(b"vfio", b"state", flags=DEVICE_STATE | SYNC)
+    first = bytes(source.channels[0].content[: -len(source.channels[0].packets[-1].header)])
+    outcome = receive(folder, [source.connections[0], first + state, source.connections[2]])
+    assert outcome.manifest is not None
+    assert outcome.manifest["rounds"] == 3
+    assert outcome.ram() == source.ram
+
+
+# ---- Rounds -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ahead", ["channel 1", "main"])
+@pytest.mark.parametrize("method", METHODS)
+def test_an_older_copy_that_comes_late_does_not_win_over_the_next_rounds(folder: Path, method: str, ahead: str) -> None:
+    old, new = pages_of(11, 1)[0], pages_of(12, 1)[0]
+    slow, fast = Channel(0, method), Channel(1, method)
+    slow.send(0, {5: old})
+    slow.send(1, {}, flags=SYNC)
+    fast.send(2, {}, flags=SYNC)
+    main = Migration(method).main
+    del main["flush 2"], main["flush 3"]  # one round, and what follows it
+    if ahead == "main":
+        main["end id"] += u64(5 * PAGE | ZERO) + named(b"m") + b"\x09"
+        new = b"\x09" * PAGE
+    else:
+        fast.send(3, {5: new})
+    feed = Feed(folder)
+    quick = Replay(feed.path, [b"".join(main.values()), bytes(fast.content)])
+    with socket.socket(socket.AF_UNIX) as late:
+        late.connect(str(feed.path))
+        late.sendall(slow.content[:64])
+        wait_until(lambda: feed.receiver.counts.packets == 1, "the quick channel's SYNC")
+        wait_until(lambda: feed.receiver.blocks, "the main channel")
+        time.sleep(0.3)  # for whoever does not wait at the end of the round, as it should
+        assert feed.receiver.counts.normal_pages == 0
+        late.sendall(slow.content[64:])
+        late.shutdown(socket.SHUT_WR)
+        outcome = feed.finish()
+    quick.join()
+    assert outcome.error is None
+    assert outcome.ram()[5 * PAGE : 6 * PAGE] == new
+    assert outcome.manifest is not None
+    assert outcome.manifest["pages"]["sent_again"] == 1
+
+
+@pytest.mark.parametrize(("flushes", "rounds"), [(False, 3), (True, 3)])
+def test_a_round_ends_with_a_section_where_there_are_no_flush_records(folder: Path, flushes: bool, rounds: int) -> None:
+    source = Migration("none")
+    if not flushes:
+        for name in ("flush", "flush 2", "flush 3"):
+            assert source.main.pop(name) == u64(FLUSH)
+    outcome = receive(folder, source.connections)
+    assert outcome.manifest is not None
+    assert outcome.manifest["rounds"] == rounds
+    assert outcome.ram() == source.ram
+
+
+def test_the_return_path_is_answered(folder: Path) -> None:
+    source = Migration("none")
+    source.main["return path"] += b"\x08" + struct.pack(">HH", 2, 4) + b"ping"
+    feed = Feed(folder)
+    channels = Replay(feed.path, source.connections[1:])
+    with socket.socket(socket.AF_UNIX) as main:
+        main.settimeout(PATIENCE)
+        main.connect(str(feed.path))
+        main.sendall(source.connections[0])
+        said = b""
+        while len(said) < 16 and (more := main.recv(16 - len(said))):
+            said += more
+        main.shutdown(socket.SHUT_WR)
+        outcome = feed.finish()
+    channels.join()
+    assert said == struct.pack(">HH4s", 2, 4, b"ping") + struct.pack(">HHI", 1, 4, 0)
+    assert outcome.error is None
+
+
+# ---- Who may come -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (IDLE.main[:50], "main channel: there is one already"),
+        (initial(0), "channel 0: there is one already"),
+        (initial(2), "channel 2: id: 2 is not below 2"),
+        (initial(255), "channel 255: id: 255 is not below 2"),
+        (initial(1, uuid=OURS), f"channel 1: uuid: {OURS} is not {UUID(int=0)}"),
+        (initial(1, version=2), "version: 2 is not 1"),
+        (initial(1, magic=0x11223345), "magic: 0x11223345 is not 0x11223344"),
+        (b"GET / HTTP/1.1\r\n" + bytes(64), "magic: 0x47455420 is not 0x11223344"),
+        (b"QEV", "it closed after 3 bytes, before saying what it is"),
+        (initial(1)[:63], "it closed after 63 bytes, before saying what it is"),
+        (b"", "it closed after 0 bytes, before saying what it is"),
+    ],
+)
+def test_a_stranger_is_turned_away_and_the_migration_goes_on(folder: Path, what: bytes, message: str) -> None:
+    with command(folder) as receiver, open_connections(folder, [IDLE.main, IDLE.channels[0]], 500) as sockets:
+        wait_until(lambda: list((folder / "out").glob("incomplete-*/m.bin")), "the main channel")
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.settimeout(PATIENCE)
+            stranger.connect(f"{folder}/s")
+            stranger.sendall(what)
+            stranger.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):
+                assert stranger.recv(1) == b""
+        rest = Replay(folder / "s", [IDLE.channels[1]])
+        finish_connections(sockets, [IDLE.main, IDLE.channels[0]], 500)
+        done = receiver.finish()
+        rest.join()
+    assert (done.returncode, done.stderr) == (0, f"refused a connection: {message}\n")
+    assert ram_of(folder, manifest_of(folder)) == IDLE.meta["ram_sha256"]
+
+
+@contextlib.contextmanager
+def open_connections(folder: Path, contents: list[bytes], until: int) -> Iterator[list[socket.socket]]:
+    """Connections, one after the other, on which the beginnings of `contents` were sent."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in contents]
+        for sock, content in zip(sockets, contents, strict=True):
+            sock.connect(f"{folder}/s")
+            sock.sendall(content[:until])
+        yield sockets
+
+
+def finish_connections(sockets: list[socket.socket], contents: list[bytes], since: int) -> None:
+    def play(sock: socket.socket, content: bytes) -> None:
+        sock.sendall(content[since:])
+        sock.shutdown(socket.SHUT_WR)
+
+    threads = [threading.Thread(target=play, args=pair) for pair in zip(sockets, contents, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_the_guests_uuid_is_what_the_option_says(folder: Path) -> None:
+    main, *channels = IDLE.connections
+    with command(folder, "--uuid", str(OURS)) as receiver:
+        Replay(folder / "s", [main, *(content[:8] + OURS.bytes + content[24:] for content in channels)]).join()
+        assert receiver.finish().returncode == 0
+    assert ram_of(folder, manifest_of(folder)) == IDLE.meta["ram_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("connections", "message"),
+    [
+        ([IDLE.main], "of the main channel and 2 multifd channels, these did not connect: 0, 1"),
+        ([IDLE.channels[0]], r"of the main channel and 2 multifd channels, these did not connect: \d, main"),
+        ([*IDLE.connections], "all connections are there"),
+    ],
+)
+def test_a_source_that_says_nothing_more_is_an_error_after_the_timeout(
+    folder: Path, connections: list[bytes], message: str
+) -> None:
+    with (
+        command(folder, "--timeout", "0.7") as receiver,
+        open_connections(folder, connections, HEADER),
+    ):
+        done = receiver.finish()
+    assert done.returncode == 1
+    assert re.search(rf"error: nothing came for 0.7 s; {message}\n$", done.stderr)
+    assert not (folder / "out").exists()
+
+
+def test_a_main_channel_of_another_version_is_an_error(folder: Path) -> None:
+    with command(folder) as receiver:
+        Replay(folder / "s", [b"QEVM" + struct.pack(">I", 2) + IDLE.main[8:], *IDLE.channels]).join()
+        done = receiver.finish()
+    assert (done.returncode, done.stderr) == (1, "numcodecs-qpl: error: main channel: version: 2 is not 3\n")
+    assert not (folder / "out").exists()
+
+
+# ---- Usage ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("output", ["raw", "zarr"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_and_leaves_nothing(
+    folder: Path, number: signal.Signals, status: int, output: str, exists: bool
+) -> None:
+    if exists:
+        (folder / "out").mkdir()
+    with command(folder, "--format", output) as receiver, open_connections(folder, IDLE.connections, 50_000):
+        wait_until(lambda: list((folder / "out").glob("incomplete-*/device-state.bin")) or receiving(folder), "a start")
+        receiver.signal(number)
+        done = receiver.finish()
+    assert (done.returncode, done.stdout) == (status, "")
+    assert "Traceback" not in done.stderr
+    assert (folder / "out").exists() == exists
+    assert {path.name for path in folder.rglob("*")} <= {"out"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", ["receive", "relay"])
+def test_a_signal_at_the_very_beginning_ends_it_too(folder: Path, command: str, number: signal.Signals) -> None:
+    words = {
+        "receive": ["--channels", "2", "--output", f"{folder}/out"],
+        "relay": ["--connect", f"unix:{folder}/t", "--from", "none", "--to", "qpl"],
+    }
+    for _ in range(8):
+        with subprocess.Popen(
+            ["numcodecs-qpl", command, "--listen", f"unix:{folder}/s", *words[command]], stdout=subprocess.DEVNULL
+        ) as receiver:
+            try:
+                deadline = time.monotonic() + PATIENCE
+                while not is_listening(f"unix:{folder}/s") and time.monotonic() < deadline:
+                    pass  # wait_until looks too seldom: a few microseconds later all is well
+                receiver.send_signal(number)
+                assert receiver.wait(PATIENCE) == 128 + number
+            finally:
+                receiver.kill()
+        assert not list(folder.iterdir())
+
+
+def receiving(folder: Path) -> bool:
+    """Whether the receiver has taken connections: with the first begins what a signal has to clean up."""
+    lines = Path("/proc/net/unix").read_text().splitlines()[1:]
+    return sum(line.endswith(f" {folder}/s") for line in lines) > 3
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--channels", "0"], "0 is not from 1 to 255"),
+        (["--channels", "256"], "256 is not from 1 to 255"),
+        (["--channels", "two"], "two is not from 1 to 255"),
+        (["--listen", "tcp:a..b:1"], "'tcp:a..b:1' is no address"),
+        (["--listen", "tcp:ä..b:1"], "'tcp:ä..b:1' is no address"),
+        (["--listen", "udp:1"], "'udp:1' is no address"),
+        (["--listen", "tcp:host:65536"], "'tcp:host:65536' is no address"),
+        (["--timeout", "0"], "0 is no number of seconds above 0"),
+        (["--timeout", "nan"], "nan is no number of seconds above 0"),
+        (["--uuid", "1234"], "invalid UUID value: '1234'"),
+        (["--format", "hdf5"], "invalid choice: 'hdf5'"),
+        (["--page-size", "1000"], "page_size is 1000; it must be a power of two"),
+    ],
+)
+def test_a_wrong_word_on_the_command_line_is_exit_status_2(tmp_path: Path, more: list[str], message: str) -> None:
+    words = ["--listen", f"unix:{tmp_path}/s", "--channels", "2", "--output", f"{tmp_path}/out", *more]
+    status, said = failed(*words)
+    assert status == 2
+    assert message in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("listen", "message"),
+    [
+        ("unix:/nowhere/s", "cannot listen on unix:/nowhere/s: No such file or directory"),
+        ("unix:/" + "s" * 120, "AF_UNIX path too long"),
+        ("tls::1", "tls:127.0.0.1:1 needs a certificate"),
+        ("tcp:no-such-host.invalid:1", "cannot listen on tcp:no-such-host.invalid:1"),
+    ],
+)
+def test_an_address_that_cannot_be_listened_on_is_told_and_nothing_is_left(
+    tmp_path: Path, listen: str, message: str
+) -> None:
+    status, said = failed("--listen", listen, "--channels", "1", "--output", f"{tmp_path}/out")
+    assert status == 1
+    assert message in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("output", ["raw", "zarr"])
+def test_a_folder_that_has_something_in_it_is_left_alone(folder: Path, output: str) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "mine").write_text("mine")
+    words = ["--listen", f"unix:{folder}/s", "--channels", "2", "--output", f"{folder}/out", "--format", output]
+    said = f"numcodecs-qpl: error: {folder}/out is not empty; a new or empty folder is needed\n"
+    assert failed(*words) == (1, said)
+    assert [path.name for path in folder.rglob("*")] == ["out", "mine"]
+
+
+@pytest.mark.parametrize(("where", "message"), [("file", "File exists"), ("file/out", "Not a directory")])
+def test_a_folder_that_cannot_be_made_is_told(folder: Path, where: str, message: str) -> None:
+    (folder / "file").write_text("")
+    status, said = failed("--listen", f"unix:{folder}/s", "--channels", "2", "--output", f"{folder}/{where}")
+    assert (status, said) == (1, f"numcodecs-qpl: error: cannot write to {folder}/{where}: {message}\n")
+
+
+def test_a_socket_that_nobody_listens_on_any_more_is_replaced_and_another_file_is_not(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as abandoned:
+        abandoned.bind(f"{folder}/s")
+    with command(folder) as receiver:
+        Replay(folder / "s", IDLE.connections).join()
+        assert receiver.finish().returncode == 0
+    (folder / "s").write_text("mine")
+    words = ["--listen", f"unix:{folder}/s", "--channels", "2", "--output", f"{folder}/more"]
+    assert failed(*words) == (1, f"numcodecs-qpl: error: cannot listen on unix:{folder}/s: Address already in use\n")
+    assert (folder / "s").read_text() == "mine"
+    assert not (folder / "more").exists()
+
+
+def test_an_empty_folder_is_filled(folder: Path) -> None:
+    (folder / "out").mkdir()
+    with command(folder) as receiver:
+        Replay(folder / "s", IDLE.connections).join()
+        assert receiver.finish().returncode == 0
+    assert ram_of(folder, manifest_of(folder)) == IDLE.meta["ram_sha256"]
