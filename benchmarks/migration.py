@@ -204,7 +204,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": models[0] if models else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
+        "kernel": ".".join(platform.release().split(".")[:2]),
         "qemu": qemu.splitlines()[0],
         "accelerator": "TCG",
         "compression": "software path",
