@@ -96,8 +96,7 @@ class Intake:
                     return
                 continue  # that one has gone before it was accepted
             if len(self._strangers) >= MAX_STRANGERS:
-                sock.close()
-                self._refused(f"{MAX_STRANGERS} connections have not said yet what they are")
+                self._turn_away(sock, f"{MAX_STRANGERS} connections have not said yet what they are")
                 continue
             with self._lock:
                 self._strangers.add(sock)
@@ -119,12 +118,16 @@ class Intake:
                 self._take(Arrival(connection, head, initial))
                 self._peer = peer
         except (OSError, MultiFDError) as error:
-            sock.close()
-            if not self._closed:
-                self._refused(str(error))
+            self._turn_away(sock, str(error))
         finally:
             with self._lock:
                 self._strangers.discard(sock)
+
+    def _turn_away(self, sock: socket.socket, reason: str) -> None:
+        # First the word, then the end: whoever sees a connection end can rely on its reason having been told.
+        if not self._closed:
+            self._refused(reason)
+        sock.close()
 
 
 def _peer(sock: socket.socket) -> str:
