@@ -342,6 +342,24 @@ def test_a_destination_may_close_a_channel_before_packets_of_nothing_come(folder
     assert (status, line["ended"]) == ((1, "failed") if flags else (0, "complete")), said
 
 
+def test_a_destination_that_goes_without_reading_all_of_the_main_channel_is_a_failed_migration(folder: Path) -> None:
+    whole = b"QEVM" + bytes(8) + b'\x00\x06\x00\x00\x00\x0e{"devices":[]}'
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{folder}/end")
+        server.listen(16)
+        with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "qpl") as middle:
+            source = Source(folder / "in")
+            source.sockets[0].sendall(whole)
+            source.sockets[0].shutdown(socket.SHUT_WR)
+            destination, _ = server.accept()
+            wait_until(lambda: destination.recv(100, socket.MSG_PEEK) == whole, "all of the main channel")
+            destination.close()
+            status, line, said = middle.finish_relay()
+            source.close()
+    assert (status, line["ended"]) == (1, "failed")
+    assert f"main channel: the connection to unix:{folder}/end broke" in said
+
+
 def test_a_destination_that_nobody_listens_at_is_told_and_the_source_is_let_go(folder: Path) -> None:
     with relay(f"unix:{folder}/in", f"unix:{folder}/nobody", "none", "qpl") as middle:
         source = Source(folder / "in")

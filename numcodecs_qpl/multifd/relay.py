@@ -235,9 +235,9 @@ class Relay:
         try:
             work(pair)
         except Exception as error:  # of whatever kind: `run` raises it, and nobody waits for this thread
-            # Who has ended as it should need not hear what the far side still has to say. On a multifd channel that
-            # is nothing, and a destination that has all pages may close before the source does.
-            done = pair.source_ended or (self._complete and party != MAIN)
+            # On a multifd channel the far side has nothing to say, and once it has all pages it may close before the
+            # source does. On the main channel even a late reset means that it did not take all that it was sent.
+            done = party != MAIN and (pair.source_ended or self._complete)
             if not (work == self._pass_back and done):
                 self._fail(error, party)
         finally:
