@@ -11,10 +11,10 @@ def stats() -> dict[str, dict[str, int]]:
     Returns
     -------
     dict
-        ``"hardware"`` and ``"software"``: blocks ``"compressed"`` and ``"decompressed"`` on each of libqpl's paths,
-        tried ones included. ``"fallback"``: blocks that went from hardware to software, by libqpl's name of the
-        reason. ``"inflate"``: chunks that ISA-L read, by reason. ``"pool"``: libqpl jobs ``"made"`` and ``"idle"``
-        now.
+        ``"hardware"`` and ``"software"``: blocks ``"compressed"`` and ``"decompressed"`` on each of libqpl's paths.
+        ``"fallback"``: blocks that hardware did not do, and software did instead, by libqpl's name of the reason.
+        ``"inflate"``: chunks that ISA-L read, by reason. ``"pool"``: libqpl jobs ``"made"``, and software ones that
+        are ``"idle"`` now.
     """
     return {**_core.stats(), "inflate": containers.inflate_stats()}
 

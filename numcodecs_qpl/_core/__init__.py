@@ -13,24 +13,25 @@ from numcodecs_qpl._core._batch import (
     decompress_pages,
     decompress_stream,
 )
-from numcodecs_qpl._core._jobs import (
+from numcodecs_qpl._core._jobs import libqpl_version, reset_stats, stats, status_name
+from numcodecs_qpl._core.errors import CorruptDataError, QplError
+from numcodecs_qpl._core.path import (
+    PATH_SETTINGS,
+    get_numa,
     get_path,
     hardware_advice,
     hardware_init_status,
-    libqpl_version,
     path_in_force,
-    reset_stats,
+    set_numa,
     set_path,
-    stats,
-    status_name,
 )
-from numcodecs_qpl._core.errors import CorruptDataError, QplError
 from numcodecs_qpl._core.threads import get_threads, set_threads
 
 __all__ = [
     "HUFFMAN",
     "MAX_BLOCK",
     "OUTPUT_SLACK",
+    "PATH_SETTINGS",
     "BytesWriter",
     "CorruptDataError",
     "QplError",
@@ -41,6 +42,7 @@ __all__ = [
     "decompress_blocks",
     "decompress_pages",
     "decompress_stream",
+    "get_numa",
     "get_path",
     "get_threads",
     "hardware_advice",
@@ -48,6 +50,7 @@ __all__ = [
     "libqpl_version",
     "path_in_force",
     "reset_stats",
+    "set_numa",
     "set_path",
     "set_threads",
     "stats",

@@ -8,23 +8,25 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memmove
+from libc.string cimport memmove, memset
 
+from numcodecs_qpl._core._hardware cimport do_on_hardware
 from numcodecs_qpl._core._jobs cimport (
+    COMPRESS,
+    DECOMPRESS,
     SLACK,
     Block,
+    Task,
     Worker,
     close_worker,
-    compress_block,
-    continue_block,
-    decompress_block,
-    note_fallback,
-    open_worker,
+    continue_in_software,
+    do_in_software,
 )
 from numcodecs_qpl._core.qpl cimport QPL_STS_MORE_OUTPUT_NEEDED, QPL_STS_OK
 
 from numcodecs_qpl._core._jobs import status_name
 from numcodecs_qpl._core.errors import CorruptDataError, QplError
+from numcodecs_qpl._core.path import get_path, numa_id, path_in_force
 from numcodecs_qpl._core.threads import get_threads, spread
 
 
@@ -136,6 +138,15 @@ cdef class BytesWriter:
         return done
 
 
+cdef int open_worker(Worker *worker) except -1:
+    memset(worker, 0, sizeof(worker[0]))
+    worker.hardware = path_in_force() == "hardware"
+    worker.fall_back = get_path() != "hardware"
+    if worker.hardware:
+        worker.numa_id = numa_id()
+    return 0
+
+
 cdef class Batch:
     """Blocks to be done, and the threads' common place to take them from.
 
@@ -146,16 +157,13 @@ cdef class Batch:
     cdef Py_ssize_t count
     cdef Py_ssize_t run_length
     cdef atomic_llong taken
-    cdef bint compressing
-    cdef bint dynamic
-    cdef bint repeatable
-    cdef bint keep_larger    # a block that does not get smaller, or fails, stays as it is
-    cdef uint32_t level
+    cdef Task task
     cdef Py_ssize_t gap
 
     def __cinit__(self, Py_ssize_t count):
         self.count = count
         self.run_length = count
+        memset(&self.task, 0, sizeof(self.task))
         self.blocks = <Block *>calloc(count if count else 1, sizeof(Block))
         if self.blocks == NULL:
             raise MemoryError(f"no memory for a batch of {count} blocks")
@@ -166,37 +174,26 @@ cdef class Batch:
     def work(self) -> None:
         """Do runs of blocks until none is left. Any number of threads may be in here."""
         cdef Worker worker
-        cdef Py_ssize_t start, i
+        cdef Py_ssize_t start
         open_worker(&worker)
         with nogil:
             while True:
                 start = self.run_length * atomic_fetch_add(&self.taken, 1)
                 if start >= self.count:
                     break
-                for i in range(start, min(start + self.run_length, self.count)):
-                    self.do_block(&worker, i)
+                self.do_run(&worker, &self.blocks[start], min(self.run_length, self.count - start))
             close_worker(&worker)
 
-    cdef void do_block(self, Worker *worker, Py_ssize_t i) noexcept nogil:
-        cdef Block *block = &self.blocks[i]
-        if self.compressing and i % self.run_length:
-            # Within a run, each block begins `gap` bytes after the one before it ended.
-            block.dst = self.blocks[i - 1].dst + self.blocks[i - 1].written + self.gap
-        if self.compressing:
-            compress_block(worker, block, self.level, self.dynamic, self.repeatable)
-            if self.keep_larger and block.status != QPL_STS_OK:
-                if block.status != QPL_STS_MORE_OUTPUT_NEEDED:
-                    if not worker.fall_back:
-                        return
-                    note_fallback(block.status)
-                memcpy(block.dst, block.src, block.size)
-                block.written = block.size
-                block.status = QPL_STS_OK
-        elif self.keep_larger and block.size == block.room:
-            memcpy(block.dst, block.src, block.size)
-            block.written = block.size
-        else:
-            decompress_block(worker, block)
+    cdef void do_run(self, Worker *worker, Block *blocks, Py_ssize_t count) noexcept nogil:
+        cdef Py_ssize_t i
+        if worker.hardware:
+            do_on_hardware(worker, &self.task, blocks, count, self.gap)
+            return
+        for i in range(count):
+            if self.task.operation == COMPRESS and i:
+                # Within a run, each block begins `gap` bytes after the one before it ended.
+                blocks[i].dst = blocks[i - 1].dst + blocks[i - 1].written + self.gap
+            do_in_software(worker, &self.task, &blocks[i])
 
     cdef int run(self, bint slack) except -1:
         # `slack` says whether the SLACK bytes after the last block may be spoiled. Those after any other block may
@@ -212,7 +209,7 @@ cdef class Batch:
             spread(self.work, threads)
         else:
             self.work()
-        if self.compressing:
+        if self.task.operation == COMPRESS:
             self.close_gaps()
         return 0
 
@@ -297,10 +294,10 @@ def compress_blocks(
     cdef Batch batch = Batch(count)
     cdef Py_ssize_t i
     cdef Block *block
-    batch.compressing = True
-    batch.level = level
-    batch.dynamic = dynamic
-    batch.repeatable = True
+    batch.task.operation = COMPRESS
+    batch.task.level = level
+    batch.task.dynamic = dynamic
+    batch.task.repeatable = True
     batch.gap = tail + head
     for i in range(count):
         block = &batch.blocks[i]
@@ -376,6 +373,7 @@ def decompress_blocks(
         at += sizes[i]
     cdef Batch batch = Batch(count)
     cdef Block *block
+    batch.task.operation = DECOMPRESS
     at = 0
     for i in range(count):
         block = &batch.blocks[i]
@@ -417,6 +415,7 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
     cdef Py_ssize_t capacity = max(1, min(guess, limit))
     cdef Py_ssize_t at = 0
     cdef Worker worker
+    cdef Task task
     cdef Block block
     cdef uint8_t[::1] view
     cdef BytesWriter writer = BytesWriter(capacity + SLACK)
@@ -428,20 +427,31 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
     block.dst = &view[0]
     block.room = capacity
     block.slack = True
+    memset(&task, 0, sizeof(task))
+    task.operation = DECOMPRESS
     open_worker(&worker)
     try:
         with nogil:
-            decompress_block(&worker, &block)
+            if worker.hardware:
+                do_on_hardware(&worker, &task, &block, 1, 0)
+            else:
+                do_in_software(&worker, &task, &block)
         at = block.written
         while block.status == QPL_STS_MORE_OUTPUT_NEEDED and capacity < limit:
             view = None
             capacity = min(limit, 2 * capacity)
             writer.resize(capacity + SLACK)
             view = writer
+            if worker.hardware:
+                # Another slot may be used next, which knows nothing of this stream: from its beginning, then.
+                at = 0
             block.dst = &view[0] + at
             block.room = capacity - at
             with nogil:
-                continue_block(&worker, &block)
+                if worker.hardware:
+                    do_on_hardware(&worker, &task, &block, 1, 0)
+                else:
+                    continue_in_software(&worker, &block)
             at += block.written
     finally:
         close_worker(&worker)
@@ -538,10 +548,10 @@ def compress_pages_into(buffer, lengths, payload, Py_ssize_t page_size=4096, huf
     cdef Batch batch = Batch(count)
     cdef Py_ssize_t i
     cdef Block *block
-    batch.compressing = True
-    batch.level = 1
-    batch.dynamic = HUFFMAN[huffman]
-    batch.keep_larger = True
+    batch.task.operation = COMPRESS
+    batch.task.may_keep = True
+    batch.task.level = 1
+    batch.task.dynamic = HUFFMAN[huffman]
     for i in range(count):
         block = &batch.blocks[i]
         block.src = &src[0] + i * page_size
@@ -613,7 +623,8 @@ def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
         block.dst = &dst[0] + i * page_size
         block.room = page_size
         at += sizes[i]
-    batch.keep_larger = True
+    batch.task.operation = DECOMPRESS
+    batch.task.may_keep = True
     batch.run(slack=writer is not None)
     for i in range(count):
         block = &batch.blocks[i]

@@ -1,4 +1,4 @@
-"""One block of deflate through libqpl, and the pool of jobs that does it.
+"""libqpl's door: its jobs and their pool, one block on the software path, and the counts.
 
 This is the only module that is linked with libqpl. What it knows of libqpl's ways was measured on version
 1.9.0 and is repeated by ``tests/test_libqpl.py``, so that a version which changes them is noticed.
@@ -15,16 +15,12 @@ from numcodecs_qpl._core.qpl cimport (
     QPL_FLAG_FIRST,
     QPL_FLAG_LAST,
     QPL_FLAG_OMIT_VERIFY,
-    QPL_STS_INIT_HW_NOT_SUPPORTED,
-    QPL_STS_INIT_LIBACCEL_ERROR,
-    QPL_STS_INIT_LIBACCEL_NOT_FOUND,
     QPL_STS_INIT_WORK_QUEUES_NOT_AVAILABLE,
     QPL_STS_MORE_OUTPUT_NEEDED,
     QPL_STS_NO_MEM_ERR,
     QPL_STS_OK,
-    QPL_STS_QUEUES_ARE_BUSY_ERR,
     QPL_STS_SIZE_ERR,
-    QPL_STS_UNSUPPORTED_COMPRESSION_LEVEL,
+    qpl_check_job,
     qpl_compression_levels,
     qpl_execute_job,
     qpl_fini_job,
@@ -37,9 +33,8 @@ from numcodecs_qpl._core.qpl cimport (
     qpl_path_hardware,
     qpl_path_software,
     qpl_path_t,
+    qpl_submit_job,
 )
-
-from numcodecs_qpl._core.errors import QplError
 
 
 cdef extern from "<pthread.h>" nogil:
@@ -61,16 +56,15 @@ cdef extern from "status_names.h":
 cdef enum:
     MAX_IDLE = 64
     STATUS_LIMIT = 1024  # libqpl's largest status is 503
-    NOT_PROBED = 0xFFFF
-    BUSY_RETRIES = 3  # as in QEMU 9.1: waiting for ever took a quarter longer than doing the block in software
 
 
 # ---- The pool -----------------------------------------------------------------------------------
 
+# Software jobs that nobody uses now; hardware's are in _hardware's slots.
 cdef struct Pool:
     pthread_mutex_t lock
-    qpl_job *idle[PATHS][MAX_IDLE]
-    int idle_count[PATHS]
+    qpl_job *idle[MAX_IDLE]
+    int idle_count
     int idle_limit
     uint64_t jobs_made
     uint64_t done[PATHS][OPERATIONS]
@@ -108,157 +102,55 @@ cdef uint32_t make_job(int path, qpl_job **job) noexcept nogil:
     return QPL_STS_OK
 
 
-cdef uint32_t take_job(int path, qpl_job **job) noexcept nogil:
+cdef void free_job(qpl_job *job) noexcept nogil:
+    qpl_fini_job(job)
+    free(job)
+
+
+cdef uint32_t take_job(qpl_job **job) noexcept nogil:
     job[0] = NULL
     pthread_mutex_lock(&pool.lock)
-    if pool.idle_count[path]:
-        pool.idle_count[path] -= 1
-        job[0] = pool.idle[path][pool.idle_count[path]]
+    if pool.idle_count:
+        pool.idle_count -= 1
+        job[0] = pool.idle[pool.idle_count]
     pthread_mutex_unlock(&pool.lock)
-    return QPL_STS_OK if job[0] != NULL else make_job(path, job)
+    return QPL_STS_OK if job[0] != NULL else make_job(SOFTWARE, job)
 
 
-cdef void give_job(int path, qpl_job *job) noexcept nogil:
+cdef void give_job(qpl_job *job) noexcept nogil:
     pthread_mutex_lock(&pool.lock)
-    cdef bint keep = pool.idle_count[path] < pool.idle_limit
+    cdef bint keep = pool.idle_count < pool.idle_limit
     if keep:
-        pool.idle[path][pool.idle_count[path]] = job
-        pool.idle_count[path] += 1
+        pool.idle[pool.idle_count] = job
+        pool.idle_count += 1
     pthread_mutex_unlock(&pool.lock)
     if not keep:
-        qpl_fini_job(job)
-        free(job)
+        free_job(job)
 
 
 def _after_fork_in_child() -> None:
-    """Start with an empty pool: the parent's hardware jobs are not ours to use, or to finish.
+    """Start with an empty pool.
 
     The parent's idle jobs are left where they are, for a thread of the parent may have been at the list when it
     forked. The lock is not taken before a fork to prevent that: other hooks run in between and wait for locks of
     their own, whose owners may be waiting for ours.
     """
-    global hardware_status
     cdef int idle_limit = pool.idle_limit
     memset(&pool, 0, sizeof(pool))
     pool.idle_limit = idle_limit
     pthread_mutex_init(&pool.lock, NULL)
-    hardware_status = NOT_PROBED
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-# ---- The path -----------------------------------------------------------------------------------
-
-PATH_VARIABLE = "NUMCODECS_QPL_PATH"
-PATH_SETTINGS = ("auto", "hardware", "software")
-
-_ADVICE = {
-    QPL_STS_INIT_HW_NOT_SUPPORTED: "this libqpl was built without the hardware path",
-    QPL_STS_INIT_LIBACCEL_NOT_FOUND: "install libaccel-config (Debian: apt-get install libaccel-config1)",
-    QPL_STS_INIT_LIBACCEL_ERROR: "libaccel-config could not read the devices: is the idxd driver loaded?",
-    QPL_STS_INIT_WORK_QUEUES_NOT_AVAILABLE: (
-        "no IAA work queue is enabled, shared and open to this user: set one up with accel-config"
-    ),
-}
-
-cdef uint32_t hardware_status = NOT_PROBED
-path_setting: str = os.environ.get(PATH_VARIABLE, "auto")
-
-
-def hardware_init_status() -> int:
-    """Status with which libqpl answers the wish for a hardware job: 0 where an IAA can be used.
-
-    Asked once a process: libqpl itself looks for devices only once.
-    """
-    global hardware_status
-    cdef qpl_job *job = NULL
-    if hardware_status == NOT_PROBED:
-        hardware_status = take_job(HARDWARE, &job)
-        if job != NULL:
-            give_job(HARDWARE, job)
-    return hardware_status
-
-
-def hardware_advice(status: int) -> str:
-    """What to do about an init status of the hardware path, in one sentence."""
-    return _ADVICE.get(status, "see libqpl's list of status codes")
-
-
-def set_path(path: str) -> None:
-    """Choose where blocks run, for this process.
-
-    Parameters
-    ----------
-    path : {"auto", "hardware", "software"}
-        "hardware" is an IAA or an error; "software" is libqpl's software path; "auto" (the default, or what the
-        environment variable ``NUMCODECS_QPL_PATH`` says) is an IAA where one can be used, else software.
-
-    Raises
-    ------
-    ValueError
-        For any other word.
-    QplError
-        For "hardware" where libqpl finds no usable device; the setting stays as it was.
-    """
-    global path_setting
-    if path not in PATH_SETTINGS:
-        raise ValueError(f"path is {path!r}; it must be one of {', '.join(PATH_SETTINGS)}")
-    if path == "hardware":
-        _require_hardware()
-    path_setting = path
-
-
-def get_path() -> str:
-    """The setting of `set_path`: "auto", "hardware" or "software"."""
-    return path_setting
-
-
-def path_in_force() -> str:
-    """Where the next block runs: "hardware" or "software".
-
-    Raises
-    ------
-    ValueError
-        If ``NUMCODECS_QPL_PATH`` held none of the three words.
-    QplError
-        If the setting is "hardware" and no device can be used.
-    """
-    if path_setting == "software":
-        return "software"
-    if path_setting == "auto":
-        return "software" if hardware_init_status() else "hardware"
-    if path_setting != "hardware":
-        raise ValueError(
-            f"{PATH_VARIABLE} is {path_setting!r}; it must be one of {', '.join(PATH_SETTINGS)}"
-        )
-    _require_hardware()
-    return "hardware"
-
-
-def _require_hardware() -> None:
-    status = hardware_init_status()
-    if status:
-        raise QplError(
-            f"the hardware path cannot be used: {hardware_advice(status)}", status, status_name(status)
-        )
-
-
 # ---- Blocks -------------------------------------------------------------------------------------
-
-cdef int open_worker(Worker *worker) except -1:
-    memset(worker, 0, sizeof(worker[0]))
-    worker.hardware = path_in_force() == "hardware"
-    worker.fall_back = path_setting != "hardware"
-    return 0
-
 
 cdef void close_worker(Worker *worker) noexcept nogil:
     cdef int path, operation
-    for path in range(PATHS):
-        if worker.job[path] != NULL:
-            give_job(path, worker.job[path])
-            worker.job[path] = NULL
+    if worker.job != NULL:
+        give_job(worker.job)
+        worker.job = NULL
     pthread_mutex_lock(&pool.lock)
     for path in range(PATHS):
         for operation in range(OPERATIONS):
@@ -272,20 +164,30 @@ cdef void note_fallback(uint32_t reason) noexcept nogil:
     pthread_mutex_unlock(&pool.lock)
 
 
-cdef inline uint32_t pick_job(Worker *worker, int path) noexcept nogil:
-    cdef uint32_t status = QPL_STS_OK
-    if worker.job[path] == NULL:
-        status = take_job(path, &worker.job[path])
-    worker.last = worker.job[path]
-    return status
+cdef uint32_t submit_job(qpl_job *job) noexcept nogil:
+    return qpl_submit_job(job)
 
 
-cdef inline void aim(qpl_job *job, Block *block, uint32_t flags) noexcept nogil:
+cdef uint32_t check_job(qpl_job *job) noexcept nogil:
+    return qpl_check_job(job)
+
+
+cdef void aim_job(qpl_job *job, const Task *task, const Block *block) noexcept nogil:
     job.next_in_ptr = <uint8_t *>block.src
     job.available_in = block.size
     job.next_out_ptr = block.dst
     job.available_out = block.room
-    job.flags = flags
+    job.flags = QPL_FLAG_FIRST | QPL_FLAG_LAST
+    job.huffman_table = NULL
+    if task.operation == DECOMPRESS:
+        job.op = qpl_op_decompress
+        return
+    job.op = qpl_op_compress
+    job.level = <qpl_compression_levels>task.level
+    # Verification on the software path fails falsely above 32 KiB.
+    job.flags |= QPL_FLAG_OMIT_VERIFY
+    if task.dynamic:
+        job.flags |= QPL_FLAG_DYNAMIC_HUFFMAN
 
 
 cdef void forget_matches(qpl_job *job) noexcept nogil:
@@ -296,132 +198,112 @@ cdef void forget_matches(qpl_job *job) noexcept nogil:
     cdef uint8_t[2] empty = [0x03, 0x00]
     cdef uint8_t[2 * SLACK] nothing
     cdef Block block
+    cdef Task inflate
+    inflate.operation = DECOMPRESS
     block.src = empty
     block.size = sizeof(empty)
     block.dst = nothing
     block.room = SLACK
-    job.op = qpl_op_decompress
-    aim(job, &block, QPL_FLAG_FIRST | QPL_FLAG_LAST)
+    aim_job(job, &inflate, &block)
     qpl_execute_job(job)
 
 
-cdef uint32_t compress_on(
-    int path, Worker *worker, Block *block, uint32_t level, bint dynamic, bint repeatable
-) noexcept nogil:
-    if path == HARDWARE and level != 1:
-        return QPL_STS_UNSUPPORTED_COMPRESSION_LEVEL
-    cdef uint32_t status = pick_job(worker, path)
-    if status != QPL_STS_OK:
-        return status
-    cdef qpl_job *job = worker.last
-    if repeatable and path == SOFTWARE and level == 1 and not dynamic:
+cdef bint needs_libqpl(const Task *task, const Block *block) noexcept nogil:
+    if block.size == 0 or block.room == 0:
+        return False
+    return task.operation == COMPRESS or not task.may_keep or block.size != block.room
+
+
+cdef void keep_as_it_is(Block *block) noexcept nogil:
+    memcpy(block.dst, block.src, block.size)
+    block.written = block.size
+    block.status = QPL_STS_OK
+
+
+cdef uint32_t do_in_software(Worker *worker, const Task *task, Block *block) noexcept nogil:
+    block.read = 0
+    block.written = 0
+    block.crc = NO_CRC
+    block.status = QPL_STS_OK
+    if not needs_libqpl(task, block):
+        do_without_libqpl(task, block)
+        return block.status
+    if worker.job == NULL:
+        block.status = take_job(&worker.job)
+    if block.status == QPL_STS_OK:
+        worker.done[SOFTWARE][task.operation] += 1
+        aim_job(worker.job, task, block)
+        if task.operation == COMPRESS:
+            compress(worker.job, task, block)
+        else:
+            decompress(worker.job, block)
+    if block.status != QPL_STS_OK and task.operation == COMPRESS and task.may_keep:
+        if block.status != QPL_STS_MORE_OUTPUT_NEEDED:
+            if not worker.fall_back:
+                return block.status
+            note_fallback(block.status)
+        keep_as_it_is(block)
+    return block.status
+
+
+cdef void do_without_libqpl(const Task *task, Block *block) noexcept nogil:
+    if task.operation == DECOMPRESS:
+        if block.size and block.size == block.room:
+            keep_as_it_is(block)
+        else:
+            # libqpl refuses empty input; that a stream holds nothing it could not prove.
+            block.status = QPL_STS_SIZE_ERR
+    elif block.size or block.room < 2:
+        block.status = QPL_STS_MORE_OUTPUT_NEEDED
+    else:
+        # libqpl refuses empty input. An empty final block with fixed codes is the shortest stream.
+        block.dst[0] = 0x03
+        block.dst[1] = 0x00
+        block.written = 2
+        block.crc = 0
+
+
+cdef void compress(qpl_job *job, const Task *task, Block *block) noexcept nogil:
+    if task.repeatable and task.level == 1 and not task.dynamic:
         forget_matches(job)
-    job.op = qpl_op_compress
-    job.level = <qpl_compression_levels>level
-    job.huffman_table = NULL
-    # Verification on the software path fails falsely above 32 KiB.
-    aim(job, block, QPL_FLAG_FIRST | QPL_FLAG_LAST | QPL_FLAG_OMIT_VERIFY
-        | (QPL_FLAG_DYNAMIC_HUFFMAN if dynamic else 0))
-    status = qpl_execute_job(job)
+        aim_job(job, task, block)
+    block.status = qpl_execute_job(job)
     block.written = job.total_out
     block.crc = job.crc
-    worker.done[path][COMPRESS] += 1
-    return status
 
 
-cdef uint32_t decompress_on(int path, Worker *worker, Block *block) noexcept nogil:
-    cdef uint32_t status = pick_job(worker, path)
-    if status != QPL_STS_OK:
-        return status
-    cdef qpl_job *job = worker.last
-    job.op = qpl_op_decompress
-    job.huffman_table = NULL
-    worker.done[path][DECOMPRESS] += 1
-    if path == SOFTWARE and not block.slack:
-        return decompress_without_slack(job, block)
-    aim(job, block, QPL_FLAG_FIRST | QPL_FLAG_LAST)
-    status = qpl_execute_job(job)
+cdef void decompress(qpl_job *job, Block *block) noexcept nogil:
+    if not block.slack:
+        decompress_without_slack(job, block)
+        return
+    block.status = qpl_execute_job(job)
     block.read = job.total_in
     block.written = job.total_out
     block.crc = job.crc
-    return status
 
 
-cdef uint32_t decompress_without_slack(qpl_job *job, Block *block) noexcept nogil:
+cdef void decompress_without_slack(qpl_job *job, Block *block) noexcept nogil:
     # All but the last bytes go where they belong, so that what libqpl writes too much is still within the block; the
     # last ones take a detour. libqpl gives no CRC for a stream that was inflated in two steps.
     cdef uint8_t[2 * SLACK] detour
     cdef uint32_t direct = block.room - SLACK if block.room > SLACK else 0
-    cdef uint32_t status = QPL_STS_MORE_OUTPUT_NEEDED
-    cdef uint32_t flags = QPL_FLAG_FIRST | QPL_FLAG_LAST
-    aim(job, block, flags)
+    block.status = QPL_STS_MORE_OUTPUT_NEEDED
     if direct:
         job.available_out = direct
-        status = qpl_execute_job(job)
-        flags = QPL_FLAG_LAST
-    if status == QPL_STS_MORE_OUTPUT_NEEDED:
+        block.status = qpl_execute_job(job)
+        job.flags = QPL_FLAG_LAST
+    if block.status == QPL_STS_MORE_OUTPUT_NEEDED:
         job.next_out_ptr = detour
         job.available_out = block.room - direct
-        job.flags = flags
-        status = qpl_execute_job(job)
+        block.status = qpl_execute_job(job)
         if job.total_out > direct:
             memcpy(block.dst + direct, detour, job.total_out - direct)
     block.read = job.total_in
     block.written = job.total_out
-    block.crc = NO_CRC
-    return status
 
 
-cdef uint32_t compress_block(
-    Worker *worker, Block *block, uint32_t level, bint dynamic, bint repeatable
-) noexcept nogil:
-    block.written = 0
-    block.crc = 0
-    block.status = QPL_STS_OK
-    if block.size == 0:
-        # libqpl refuses empty input. An empty final block with fixed codes is the shortest stream.
-        if block.room < 2:
-            block.status = QPL_STS_MORE_OUTPUT_NEEDED
-        else:
-            block.dst[0] = 0x03
-            block.dst[1] = 0x00
-            block.written = 2
-        return block.status
-    if worker.hardware:
-        for _ in range(1 + BUSY_RETRIES):
-            block.status = compress_on(HARDWARE, worker, block, level, dynamic, repeatable)
-            if block.status != QPL_STS_QUEUES_ARE_BUSY_ERR:
-                break
-        if block.status == QPL_STS_OK or block.status == QPL_STS_MORE_OUTPUT_NEEDED or not worker.fall_back:
-            return block.status
-        note_fallback(block.status)
-    block.status = compress_on(SOFTWARE, worker, block, level, dynamic, repeatable)
-    return block.status
-
-
-cdef uint32_t decompress_block(Worker *worker, Block *block) noexcept nogil:
-    block.read = 0
-    block.written = 0
-    block.crc = NO_CRC
-    # libqpl refuses empty input; that a stream holds nothing it could not prove.
-    block.status = QPL_STS_SIZE_ERR
-    if block.size == 0 or block.room == 0:
-        return block.status
-    if worker.hardware:
-        for _ in range(1 + BUSY_RETRIES):
-            block.status = decompress_on(HARDWARE, worker, block)
-            if block.status != QPL_STS_QUEUES_ARE_BUSY_ERR:
-                break
-        if block.status == QPL_STS_OK or block.status == QPL_STS_MORE_OUTPUT_NEEDED or not worker.fall_back:
-            return block.status
-        note_fallback(block.status)
-    block.status = decompress_on(SOFTWARE, worker, block)
-    return block.status
-
-
-cdef uint32_t continue_block(Worker *worker, Block *block) noexcept nogil:
-    # Only the job that began has the stream's state, so there is no other path to try.
-    cdef qpl_job *job = worker.last
+cdef uint32_t continue_in_software(Worker *worker, Block *block) noexcept nogil:
+    cdef qpl_job *job = worker.job
     cdef uint32_t before = job.total_out
     job.next_out_ptr = block.dst
     job.available_out = block.room
@@ -433,6 +315,19 @@ cdef uint32_t continue_block(Worker *worker, Block *block) noexcept nogil:
 
 
 # ---- What can be seen ---------------------------------------------------------------------------
+
+NO_WORK_QUEUES = int(QPL_STS_INIT_WORK_QUEUES_NOT_AVAILABLE)
+"""libqpl's init status where there is no device, or no queue of one, that this process can use."""
+
+
+def probe_hardware() -> int:
+    """Status with which libqpl answers the wish for a hardware job: 0 where an IAA can be used."""
+    cdef qpl_job *job = NULL
+    cdef uint32_t status = make_job(HARDWARE, &job)
+    if job != NULL:
+        free_job(job)
+    return status
+
 
 def status_name(status: int) -> str:
     """libqpl's own name for a status number, from the header it was built with."""
@@ -454,9 +349,10 @@ def stats() -> dict[str, dict[str, int]]:
     Returns
     -------
     dict
-        ``"hardware"`` and ``"software"``: blocks ``"compressed"`` and ``"decompressed"`` there, tried ones included.
-        ``"fallback"``: blocks that went from hardware to software, by libqpl's name of the reason.
-        ``"pool"``: jobs ``"made"`` (about 290 us and 0.7 MB each) and ``"idle"`` now.
+        ``"hardware"`` and ``"software"``: blocks ``"compressed"`` and ``"decompressed"`` there.
+        ``"fallback"``: blocks that hardware did not do, and software did instead, by libqpl's name of the reason.
+        ``"pool"``: libqpl jobs ``"made"`` (a software one takes about 290 us and 0.7 MB), and software ones that are
+        ``"idle"`` now.
     """
     pthread_mutex_lock(&pool.lock)
     cdef Pool seen = pool
@@ -476,7 +372,7 @@ def stats() -> dict[str, dict[str, int]]:
         },
         "pool": {
             "made": seen.jobs_made,
-            "idle": seen.idle_count[SOFTWARE] + seen.idle_count[HARDWARE],
+            "idle": seen.idle_count,
         },
     }
 

@@ -17,16 +17,13 @@ cdef extern from "qpl/qpl.h" nogil:
 
     ctypedef enum qpl_status:
         QPL_STS_OK
+        QPL_STS_BEING_PROCESSED
         QPL_STS_MORE_OUTPUT_NEEDED
         QPL_STS_QUEUES_ARE_BUSY_ERR
-        QPL_STS_LIBRARY_INTERNAL_ERR
         QPL_STS_SIZE_ERR
         QPL_STS_UNSUPPORTED_COMPRESSION_LEVEL
         QPL_STS_NO_MEM_ERR
-        QPL_STS_BAD_DIST_ERR
-        QPL_STS_INIT_HW_NOT_SUPPORTED
-        QPL_STS_INIT_LIBACCEL_NOT_FOUND
-        QPL_STS_INIT_LIBACCEL_ERROR
+        QPL_STS_INTL_HARDWARE_TIMEOUT
         QPL_STS_INIT_WORK_QUEUES_NOT_AVAILABLE
 
     enum:
@@ -54,5 +51,7 @@ cdef extern from "qpl/qpl.h" nogil:
     qpl_status qpl_get_job_size(qpl_path_t path, uint32_t *size)
     qpl_status qpl_init_job(qpl_path_t path, qpl_job *job)
     qpl_status qpl_execute_job(qpl_job *job)
+    qpl_status qpl_submit_job(qpl_job *job)
+    qpl_status qpl_check_job(qpl_job *job)
     qpl_status qpl_fini_job(qpl_job *job)
     const char *qpl_get_library_version()

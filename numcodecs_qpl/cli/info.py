@@ -11,7 +11,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from numcodecs_qpl import __version__, _core
-from numcodecs_qpl._core._jobs import PATH_SETTINGS
 from numcodecs_qpl.cli.common import OK, PROGRAM, examples, failed
 from numcodecs_qpl.devices import PATH_NAMES, SYSFS, Device, WorkQueue, devices
 
@@ -48,7 +47,7 @@ def _facts() -> dict[str, Any]:
     except ValueError as error:
         errors.append(str(error))
     path = _path_facts()
-    if path["setting"] not in PATH_SETTINGS:
+    if path["setting"] not in _core.PATH_SETTINGS:
         errors.append(path["why"])
     return {
         "versions": {
