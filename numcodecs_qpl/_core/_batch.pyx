@@ -53,6 +53,7 @@ OUTPUT_SLACK = SLACK
 cdef enum:
     SMALL_PAGE = 4096
     WORTH_HUGE_PAGES = 4 << 20  # bytes; NumPy draws the line there too
+    DEVICE_TRANSFER = 2 << 20   # bytes that a work queue takes where nobody has set it otherwise (Linux's idxd driver)
 
 HUFFMAN = {"fixed": False, "dynamic": True}
 
@@ -418,40 +419,40 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
     cdef Task task
     cdef Block block
     cdef uint8_t[::1] view
-    cdef BytesWriter writer = BytesWriter(capacity + SLACK)
+    cdef BytesWriter writer = None
     if not 0 < size <= MAX_BLOCK or limit > MAX_BLOCK:
         raise CorruptDataError(f"a stream of {size} bytes; 1 to {MAX_BLOCK} can be inflated")
-    view = writer
-    block.src = &src[0]
-    block.size = size
-    block.dst = &view[0]
-    block.room = capacity
-    block.slack = True
     memset(&task, 0, sizeof(task))
     task.operation = DECOMPRESS
+    memset(&block, 0, sizeof(block))
+    block.src = &src[0]
+    block.size = size
+    block.slack = True
+    block.status = QPL_STS_MORE_OUTPUT_NEEDED
     open_worker(&worker)
+    if worker.hardware:
+        capacity = min(capacity, <Py_ssize_t>DEVICE_TRANSFER)
     try:
-        with nogil:
-            if worker.hardware:
-                do_on_hardware(&worker, &task, &block, 1, 0)
-            else:
-                do_in_software(&worker, &task, &block)
-        at = block.written
-        while block.status == QPL_STS_MORE_OUTPUT_NEEDED and capacity < limit:
+        while block.status == QPL_STS_MORE_OUTPUT_NEEDED and (writer is None or capacity < limit):
             view = None
-            capacity = min(limit, 2 * capacity)
-            writer.resize(capacity + SLACK)
+            if writer is None:
+                writer = BytesWriter(capacity + SLACK)
+            else:
+                capacity = min(limit, 2 * capacity)
+                writer.resize(capacity + SLACK)
             view = writer
             if worker.hardware:
-                # Another slot may be used next, which knows nothing of this stream: from its beginning, then.
+                # From the beginning each time: the job that has the state of this stream is not ours to keep.
                 at = 0
             block.dst = &view[0] + at
             block.room = capacity - at
             with nogil:
                 if worker.hardware:
                     do_on_hardware(&worker, &task, &block, 1, 0)
-                else:
+                elif at:
                     continue_in_software(&worker, &block)
+                else:
+                    do_in_software(&worker, &task, &block)
             at += block.written
     finally:
         close_worker(&worker)

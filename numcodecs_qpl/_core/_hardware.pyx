@@ -8,7 +8,7 @@ the caller's would cost, and compressed blocks have to be moved together anyway.
 
 import os
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
@@ -125,10 +125,15 @@ cdef void give_slot(Slot *slot) noexcept nogil:
         pool.idle_count += 1
     pthread_mutex_unlock(&pool.lock)
     if not keep:
-        if slot.job != NULL:
-            free_job(slot.job)
+        drop_job(slot)
         free(slot.output)
         free(slot)
+
+
+cdef void drop_job(Slot *slot) noexcept nogil:
+    if slot.job != NULL:
+        free_job(slot.job)
+        slot.job = NULL
 
 
 cdef bint make_room(Slot *slot, size_t size) noexcept nogil:
@@ -168,8 +173,6 @@ cdef void take_in(
         return
     if obstacle == QPL_STS_OK and task.operation == COMPRESS and task.level != 1:
         obstacle = QPL_STS_UNSUPPORTED_COMPRESSION_LEVEL
-    if obstacle == QPL_STS_OK and slot.job == NULL:
-        obstacle = make_job(HARDWARE, &slot.job)
     if obstacle != QPL_STS_OK:
         do_otherwise(worker, task, slot, obstacle)
 
@@ -192,11 +195,14 @@ cdef void refuse(Worker *worker, const Task *task, Slot *slot) noexcept nogil:
 
 
 cdef void submit(Worker *worker, const Task *task, Slot *slot) noexcept nogil:
-    cdef uint32_t status
+    cdef uint32_t status = QPL_STS_OK
     while slot.state == WAITING:
-        aim_job(slot.job, task, &slot.block)
-        slot.job.numa_id = worker.numa_id
-        status = submit_job(slot.job)
+        if slot.job == NULL:
+            status = make_job(HARDWARE, &slot.job)
+        if status == QPL_STS_OK:
+            aim_job(slot.job, task, &slot.block)
+            slot.job.numa_id = worker.numa_id
+            status = submit_job(slot.job)
         if status == QPL_STS_OK:
             slot.state = IN_FLIGHT
         elif status == QPL_STS_QUEUES_ARE_BUSY_ERR:
@@ -219,8 +225,11 @@ cdef void collect(Worker *worker, const Task *task, Slot *slot) noexcept nogil:
         finish(slot, status)
         if status == QPL_STS_MORE_OUTPUT_NEEDED and task.operation == COMPRESS and task.may_keep:
             keep_as_it_is(&slot.block)
-    elif status == QPL_STS_QUEUES_ARE_BUSY_ERR:
-        # Dynamic tables take two descriptors, and the second found no place: all over again.
+        return
+    # A job that failed is used no more. libqpl 1.9.0 takes one whose second descriptor (dynamic tables have two) found
+    # the queues full for half done: it would give the next block the codes of this one, and call the ruin OK.
+    drop_job(slot)
+    if status == QPL_STS_QUEUES_ARE_BUSY_ERR:
         refuse(worker, task, slot)
     else:
         do_otherwise(worker, task, slot, status)
@@ -246,13 +255,15 @@ cdef void do_on_hardware(
 ) noexcept nogil:
     cdef Slot *ring[MAX_IN_FLIGHT]  # block i is in slot i % depth
     cdef Py_ssize_t depth = 0
-    cdef Py_ssize_t first = 0       # not yet at its place
-    cdef Py_ssize_t end = 0         # not yet begun
+    cdef Py_ssize_t first = 0       # the first that is not at its place yet
+    cdef Py_ssize_t end = 0         # the first that has not begun
     cdef Py_ssize_t i
     cdef Slot *slot
+    cdef Py_ssize_t limit           # of blocks in flight
+    cdef Py_ssize_t in_flight = 0
     cdef uint32_t obstacle = QPL_STS_OK
     cdef double progress = now()
-    cdef bint moved, in_flight
+    cdef bint moved
     while depth < min(count, <Py_ssize_t>MAX_IN_FLIGHT):
         ring[depth] = take_slot()
         if ring[depth] == NULL:
@@ -262,6 +273,7 @@ cdef void do_on_hardware(
         for i in range(count):
             blocks[i].status = QPL_STS_NO_MEM_ERR
         return
+    limit = depth
     while first < count:
         moved = False
         while end < count and end - first < depth:
@@ -270,16 +282,21 @@ cdef void do_on_hardware(
         for i in range(first, end):
             slot = ring[i % depth]
             if slot.state == WAITING:
+                if in_flight >= limit:
+                    break
                 submit(worker, task, slot)
+                in_flight += slot.state == IN_FLIGHT
                 if slot.state == WAITING:
                     break  # the queues are full: the next one would not find a place either
-        in_flight = False
         for i in range(first, end):
             slot = ring[i % depth]
             if slot.state == IN_FLIGHT:
                 collect(worker, task, slot)
+                in_flight -= slot.state != IN_FLIGHT
                 moved |= slot.state == DONE
-                in_flight |= slot.state == IN_FLIGHT
+                if slot.state == WAITING:
+                    # Our own first descriptors keep the second ones out: fewer of them, or none would ever be done.
+                    limit = max(1, limit // 2)
         while first < end and ring[first % depth].state == DONE:
             place(task, blocks, first, gap, ring[first % depth])
             first += 1

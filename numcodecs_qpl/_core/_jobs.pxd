@@ -43,8 +43,8 @@ cdef struct Block:
 
 
 # What is to be done with each block of a batch. `may_keep`: a block that does not get smaller, or fails, is kept as it
-# is, where there is one byte more than its `room`; inflating, it is known by its size. The rest is of compressing: `level`,
-# `dynamic` Huffman tables, and `repeatable`, if the bytes must not depend on what the job did before.
+# is, where there is one byte more than its `room`; inflating, it is known by its size. The rest is of compressing:
+# `level`, `dynamic` Huffman tables, and `repeatable`, if the bytes must not depend on what the job did before.
 cdef struct Task:
     int operation
     bint may_keep
@@ -81,8 +81,8 @@ cdef uint32_t check_job(qpl_job *job) noexcept nogil
 # Whether libqpl is asked for a block at all: not for one of nothing, or one that was kept as it is.
 cdef bint needs_libqpl(const Task *task, const Block *block) noexcept nogil
 cdef void keep_as_it_is(Block *block) noexcept nogil
-# Do one block on the software path. Inflating, OK means only that nothing was wrong with what was read: libqpl says so of
-# a truncated stream too. Compare `written` with what is expected.
+# Do one block on the software path. Inflating, OK means only that nothing was wrong with what was read: libqpl says so
+# of a truncated stream too. Compare `written` with what is expected.
 cdef uint32_t do_in_software(Worker *worker, const Task *task, Block *block) noexcept nogil
 # Go on with the stream that do_in_software left with MORE_OUTPUT_NEEDED: `room` more bytes at `dst`. `written` counts
 # these alone; there is no CRC.
