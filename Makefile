@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A build folder that stays keeps libqpl and the objects from one run to the next.
 install = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-version-check \
-	--no-build-isolation -Cbuild-dir=build/make -Csetup-args=-Dwerror=true
+	--no-build-isolation -Cbuild-dir=build/make -Csetup-args=-Dwerror=true -Csetup-args=-Demulated_iaa=true
 
 .PHONY: test demo bench bench-migration lint newest sanitize clean
 
