@@ -10,7 +10,7 @@ export PATH="$PWD/$venv/bin:$PATH"
 pip install -q --disable-pip-version-check meson-python ninja "Cython>=3.1" isal numcodecs numpy
 pip install -q --disable-pip-version-check --no-build-isolation --no-deps -Cbuild-dir=build/sanitized \
     -Csetup-args=-Db_sanitize=address -Csetup-args=-Db_lundef=false -Csetup-args=-Dbuildtype=debugoptimized \
-    -Csetup-args=-Dwerror=true .
+    -Csetup-args=-Dwerror=true -Csetup-args=-Demulated_iaa=true .
 
 runtime=$("${CC:-cc}" -print-file-name=libasan.so)
 for extension in $venv/lib/python3*/site-packages/numcodecs_qpl/_core/*.so; do

@@ -142,8 +142,8 @@ struct queue {
     unsigned number;
     char name[16];
     char path[64];
-    int fifo;        /* our end */
-    int submissions; /* libqpl's end; -1 until it has opened it */
+    int fifo;               /* our end */
+    atomic_int submissions; /* libqpl's end; -1 until it has opened it */
     atomic_int fate;
     atomic_bool held;
     atomic_ulong served[OPCODES];

@@ -26,13 +26,11 @@ enum phase { AT_HEADER, IN_STORED, IN_CODES, AT_END };
 
 /* What a stream needs to go on. */
 struct state {
-    uint32_t crc;
+    struct checksum sum;
     uint32_t written; /* bytes so far, at most WINDOW */
     uint32_t window_at;
     uint16_t stored_left;
     uint16_t match_left, match_distance;
-    uint16_t xor16;
-    uint8_t odd;
     uint8_t phase;
     uint8_t final;
     uint8_t bit_count, bits; /* of the input, fewer than 8 */
@@ -54,7 +52,8 @@ struct stream {
     unsigned count;
     uint8_t *out;
     uint32_t room, produced;
-    bool suppress;
+    bool suppress, castagnoli;
+    struct checksum sum;
     struct codes literals, distances;
 };
 
@@ -263,10 +262,11 @@ static void write_byte(struct stream *stream, uint8_t byte)
     stream->window[state->window_at] = byte;
     state->window_at = (state->window_at + 1) % WINDOW;
     state->written += state->written < WINDOW;
-    if (!stream->suppress) {
-        stream->out[stream->produced] = byte;
+    if (stream->suppress) {
+        add_to_checksum(&stream->sum, &byte, 1, stream->castagnoli);
+    } else {
+        stream->out[stream->produced++] = byte;
     }
-    stream->produced++;
 }
 
 static int copy_match(struct stream *stream)
@@ -415,6 +415,7 @@ static bool resume(struct stream *stream, const uint8_t *aecs)
 {
     memcpy(&stream->state, aecs + STATE_AT, sizeof(stream->state));
     memcpy(stream->window, aecs + WINDOW_AT, WINDOW);
+    stream->sum = stream->state.sum;
     stream->held = stream->state.bits;
     stream->count = stream->state.bit_count;
     return stream->state.phase != IN_CODES || use_lengths(stream) == 0;
@@ -424,6 +425,7 @@ static void park(struct stream *stream, uint8_t *aecs)
 {
     stream->state.bit_count = stream->count % 8;
     stream->state.bits = stream->held & ((1u << stream->state.bit_count) - 1);
+    stream->state.sum = stream->sum;
     memcpy(aecs + STATE_AT, &stream->state, sizeof(stream->state));
     memcpy(aecs + WINDOW_AT, stream->window, WINDOW);
 }
@@ -437,6 +439,7 @@ enum status inflate(const struct descriptor *job, struct completion *done)
         .out = (uint8_t *)(uintptr_t)job->destination,
         .room = job->destination_size,
         .suppress = job->flags & SUPPRESS_OUTPUT,
+        .castagnoli = wants_castagnoli(job),
     };
     if (!(job->flags & ENABLE) || (job->flags & UNKNOWN_FLAGS) || job->filter_flags ||
         ((job->flags & STOP_ON_EOB) && !(job->flags & ONLY_FINAL_EOB))) {
@@ -450,15 +453,10 @@ enum status inflate(const struct descriptor *job, struct completion *done)
         return ANALYTICS_ERROR;
     }
     const int problem = run(&stream);
-    struct state *state = &stream.state;
-    struct checksum sum = {.crc = state->crc, .xor16 = state->xor16, .odd = state->odd};
-    if (!stream.suppress) {
-        add_to_checksum(&sum, stream.out, stream.produced, wants_castagnoli(job));
-        done->output_size = stream.produced;
-    }
-    state->crc = done->crc = sum.crc;
-    state->xor16 = done->xor16 = sum.xor16;
-    state->odd = sum.odd;
+    add_to_checksum(&stream.sum, stream.out, stream.produced, stream.castagnoli);
+    done->crc = stream.sum.crc;
+    done->xor16 = stream.sum.xor16;
+    done->output_size = stream.produced;
     done->bytes_completed = (uint32_t)(stream.in - source) - stream.count / 8;
     if (problem == OUT_OF_ROOM && writes_aecs(job) != NEVER) {
         park(&stream, aecs_to_write(job));
