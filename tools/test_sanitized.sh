@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the extension with AddressSanitizer and feed it the hostile input of tests/hostile.py.
+# Build the extension and the emulated IAA with AddressSanitizer and feed both the hostile input of tests/hostile.py.
 # usage: tools/test_sanitized.sh [inputs [seed]]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,12 +13,17 @@ pip install -q --disable-pip-version-check --no-build-isolation --no-deps -Cbuil
     -Csetup-args=-Dwerror=true -Csetup-args=-Demulated_iaa=true .
 
 runtime=$("${CC:-cc}" -print-file-name=libasan.so)
-for extension in $venv/lib/python3*/site-packages/numcodecs_qpl/_core/*.so; do
+device=$PWD/build/sanitized/tests/iaa
+for extension in $venv/lib/python3*/site-packages/numcodecs_qpl/_core/*.so "$device"/*.so.1; do
     readelf -d "$extension" | grep -q libasan || { echo "$extension was built without AddressSanitizer" >&2; exit 1; }
 done
 
 # Python never frees what it keeps to its end, so leaks are not looked for here. malloc, so that each object has guards; a
 # small quarantine, as the program bounds its own memory.
+export LD_PRELOAD=$runtime ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 PYTHONMALLOC=malloc
 echo "== under AddressSanitizer:"
-LD_PRELOAD=$runtime ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 PYTHONMALLOC=malloc \
-    python tests/hostile.py --inputs "${1:-20000}" --seed "${2:-2}"
+python tests/hostile.py --inputs "${1:-20000}" --seed "${2:-2}"
+echo "== under AddressSanitizer, on the emulated IAA:"
+export LD_LIBRARY_PATH=$device
+python -P -c 'from numcodecs_qpl import set_path; set_path("hardware")'
+python tests/hostile.py --inputs "${1:-20000}" --seed "${2:-2}"

@@ -77,7 +77,7 @@ void make_queues(void)
             queue->submissions = -1;
             pthread_mutex_init(&queue->lock, NULL);
             snprintf(queue->name, sizeof(queue->name), "wq%u.%u", 2 * d + 1, q);
-            snprintf(queue->path, sizeof(queue->path), "%s/%s", folder, queue->name);
+            snprintf(queue->path, sizeof(queue->path), "%s/wq%u.%u", folder, 2 * d + 1, q);
             if (mkfifo(queue->path, 0600)) {
                 die(queue->path);
             }
