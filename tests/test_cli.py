@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import pytest
 
 import numcodecs_qpl
 from numcodecs_qpl import _core, cli
+from numcodecs_qpl.advice import device_advice, host_advice, queue_advice
 from numcodecs_qpl.cli import info
 from numcodecs_qpl.cli.demo import DEMO_NEEDS
-from numcodecs_qpl.devices import Device, WorkQueue, devices
+from numcodecs_qpl.devices import Device, Host, WorkQueue, devices
 
 PROGRAM = Path(sys.executable).with_name("numcodecs-qpl")
 
@@ -163,10 +165,31 @@ def test_info_says_that_there_are_no_devices(
     assert entry(capsys.readouterr().out, "devices").startswith("none: ")
 
 
-OPEN = WorkQueue("wq1.0", "enabled", "shared", "user", "iaa-user", 16, "/dev/iax/wq1.0", True, True)
-CLOSED = WorkQueue("wq1.1", "enabled", "dedicated", "user", None, 8, "/dev/iax/wq1.1", True, False)
-ABSENT = WorkQueue("wq1.2", None, None, None, None, None, "/dev/iax/wq1.2", False, False)
-FOUND = [Device("iax1", "enabled", 0, "0x100", (OPEN, CLOSED, ABSENT)), Device("iax3", None, -1, None, ())]
+OPEN = WorkQueue(
+    dev="wq1.0",
+    state="enabled",
+    mode="shared",
+    type="user",
+    name="iaa-user",
+    size=16,
+    max_transfer_size=2097152,
+    block_on_fault=True,
+    node="/dev/iax/wq1.0",
+    node_exists=True,
+    may_open=True,
+    node_owner="root",
+    node_group="iaa",
+    node_mode="0660",
+)
+CLOSED = replace(
+    OPEN, dev="wq1.1", mode="dedicated", name=None, size=8, block_on_fault=False, node="/dev/iax/wq1.1", may_open=False
+)
+ABSENT = WorkQueue("wq1.2", None, None, None, None, None, None, None, "/dev/iax/wq1.2", False, False, None, None, None)
+FOUND = [
+    Device("iax1", "enabled", 0, "0x100", True, (OPEN, CLOSED, ABSENT)),
+    Device("iax3", None, -1, None, None, ()),
+]
+HOST = Host(driver=True, module=None, command_line="quiet", dsa=())
 
 
 def test_info_tells_each_device_and_queue(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,18 +199,35 @@ def test_info_tells_each_device_and_queue(monkeypatch: pytest.MonkeyPatch, capsy
     assert entry(text, "iax1") == "IAA, enabled, NUMA node 0, version 0x100"
     assert entry(text, "iax3") == "IAA, state unknown, no NUMA node, version unknown"
     assert entry(text, "wq1.0") == (
-        "enabled, shared, type user, size 16, name iaa-user, /dev/iax/wq1.0 open to this user"
+        "enabled, shared, type user, size 16, max transfer 2097152, block on fault on, name iaa-user, "
+        "/dev/iax/wq1.0 open to this user"
     )
     assert entry(text, "wq1.1") == (
-        "enabled, dedicated, type user, size 8, name none, /dev/iax/wq1.1 not open to this user"
+        "enabled, dedicated, type user, size 8, max transfer 2097152, block on fault off, name none, "
+        "/dev/iax/wq1.1 not open to this user"
     )
     assert entry(text, "wq1.2") == (
-        "state unknown, mode unknown, type unknown, size unknown, name none, /dev/iax/wq1.2 does not exist"
+        "state unknown, mode unknown, type unknown, size unknown, max transfer unknown, block on fault unknown, "
+        "name none, /dev/iax/wq1.2 does not exist"
     )
+
+
+def test_info_says_what_to_do_below_what_it_is_about(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = replace(FOUND[0], state="halted", pasid_enabled=False)
+    monkeypatch.setattr(info, "devices", lambda: [device])
+    monkeypatch.setattr(info, "host", lambda: HOST)
+    assert cli.main(["info"]) == 0
+    names = [line[:15].strip() for line in capsys.readouterr().out.splitlines()]
+    names = [name for name in names[names.index("iax1") :] if name]
+    libqpl = ["to do"] * len(info._libqpl_advice(_core.hardware_init_status()))
+    assert names == ["iax1", "to do", "wq1.0", "wq1.1", "to do", "wq1.2", *libqpl, "to do"]
 
 
 def test_info_keeps_to_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(info, "devices", lambda: FOUND)
+    monkeypatch.setattr(info, "host", lambda: HOST)
     cli.main(["info"])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
@@ -197,7 +237,7 @@ def test_info_json_holds_what_the_library_says() -> None:
     assert (result.returncode, result.stderr) == (0, "")
     facts = json.loads(result.stdout)
     status = _core.hardware_init_status()
-    assert list(facts) == ["versions", "path", "threads", "devices", "errors"]
+    assert list(facts) == ["versions", "path", "threads", "devices", "advice", "errors"]
     assert facts["versions"] == {
         "numcodecs-qpl": numcodecs_qpl.__version__,
         "libqpl": _core.libqpl_version(),
@@ -233,10 +273,44 @@ def test_info_json_tells_each_device_and_queue(
         "type": "user",
         "name": "iaa-user",
         "size": 16,
+        "max_transfer_size": 2097152,
+        "block_on_fault": True,
         "node": "/dev/iax/wq1.0",
         "node_exists": True,
         "may_open": True,
+        "node_owner": "root",
+        "node_group": "iaa",
+        "node_mode": "0660",
+        "advice": [],
     }
+
+
+def test_info_json_has_the_advice_of_the_host_of_each_device_and_of_each_queue(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = replace(FOUND[0], state="halted", pasid_enabled=False)
+    monkeypatch.setattr(info, "devices", lambda: [device])
+    monkeypatch.setattr(info, "host", lambda: HOST)
+    assert cli.main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    (found,) = facts["devices"]
+    assert facts["advice"][-1:] == host_advice(HOST, [device])
+    assert found["advice"] == device_advice(device) != []
+    assert [queue["advice"] for queue in found["queues"]] == [[], queue_advice(device, CLOSED), []]
+    assert queue_advice(device, CLOSED) != []
+
+
+def test_info_says_to_install_libaccel_config_where_libqpl_finds_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = next(number for number in range(1000) if _core.status_name(number) == "QPL_STS_INIT_LIBACCEL_NOT_FOUND")
+    monkeypatch.setattr(_core, "hardware_init_status", lambda: status)
+    monkeypatch.setattr(_core, "path_in_force", lambda: "software")
+    monkeypatch.setattr(_core, "get_path", lambda: "auto")
+    assert cli.main(["info", "--json"]) == 0
+    advice = json.loads(capsys.readouterr().out)["advice"]
+    assert advice[0] == _core.hardware_advice(status)
+    assert "install libaccel-config" in advice[0]
 
 
 def test_info_json_is_json_and_has_the_errors_where_settings_mean_nothing() -> None:

@@ -11,8 +11,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from numcodecs_qpl import __version__, _core
+from numcodecs_qpl.advice import device_advice, host_advice, queue_advice
 from numcodecs_qpl.cli.common import OK, PROGRAM, examples, failed
-from numcodecs_qpl.devices import PATH_NAMES, SYSFS, Device, WorkQueue, devices
+from numcodecs_qpl.devices import PATH_NAMES, SYSFS, Device, WorkQueue, devices, host
 
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
@@ -24,7 +25,7 @@ def add_info(commands: Commands) -> None:
         "info",
         help="versions, where the work runs and why, threads, devices",
         description="Show the versions, the path in force and why, the threads that share a chunk, and the\n"
-        "accelerators and work queues that Linux knows of.",
+        "accelerators and work queues that Linux knows of, with what to do about those that cannot be used.",
         epilog=examples("info", "info --json"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -34,7 +35,7 @@ def add_info(commands: Commands) -> None:
 
 def _info(arguments: argparse.Namespace) -> int:
     facts = _facts()
-    print(json.dumps(facts, indent=2, default=asdict) if arguments.json else _text_of(facts))
+    print(json.dumps(_json_of(facts), indent=2) if arguments.json else _text_of(facts))
     return failed("; ".join(facts["errors"])) if facts["errors"] else OK
 
 
@@ -49,6 +50,7 @@ def _facts() -> dict[str, Any]:
     path = _path_facts()
     if path["setting"] not in _core.PATH_SETTINGS:
         errors.append(path["why"])
+    found = devices()
     return {
         "versions": {
             PROGRAM: __version__,
@@ -58,7 +60,8 @@ def _facts() -> dict[str, Any]:
         },
         "path": path,
         "threads": threads,
-        "devices": devices(),
+        "devices": found,
+        "advice": [*_libqpl_advice(path["hardware_init_status"]), *host_advice(host(), found)],
         "errors": errors,
     }
 
@@ -84,11 +87,27 @@ def _path_facts() -> dict[str, Any]:
     return {**facts, "why": why, "hardware_init_status": status}
 
 
+def _libqpl_advice(status: int | None) -> list[str]:
+    # What libqpl says of devices and queues, the advice on these says in detail.
+    if status and _core.status_name(status) == "QPL_STS_INIT_LIBACCEL_NOT_FOUND":
+        return [_core.hardware_advice(status)]
+    return []
+
+
 def _installed_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _json_of(facts: dict[str, Any]) -> dict[str, Any]:
+    return {**facts, "devices": [_device_facts(device) for device in facts["devices"]]}
+
+
+def _device_facts(device: Device) -> dict[str, Any]:
+    queues = [{**asdict(queue), "advice": queue_advice(device, queue)} for queue in device.queues]
+    return {**asdict(device), "queues": queues, "advice": device_advice(device)}
 
 
 def _text_of(facts: dict[str, Any]) -> str:
@@ -101,7 +120,11 @@ def _text_of(facts: dict[str, Any]) -> str:
         entries.append(("devices", f"none: Linux's idxd driver shows no IAA in {SYSFS}"))
     for device in facts["devices"]:
         entries.append((device.dev, _device_text(device)))
-        entries += [(f"  {queue.dev}", _queue_text(queue)) for queue in device.queues]
+        entries += [("  to do", sentence) for sentence in device_advice(device)]
+        for queue in device.queues:
+            entries.append((f"  {queue.dev}", _queue_text(queue)))
+            entries += [("    to do", sentence) for sentence in queue_advice(device, queue)]
+    entries += [("to do", sentence) for sentence in facts["advice"]]
     return "\n".join(_entry(name, text) for name, text in entries)
 
 
@@ -121,5 +144,8 @@ def _queue_text(queue: WorkQueue) -> str:
     else:
         access = "open to this user" if queue.may_open else "not open to this user"
     traits = [queue.state or "state unknown", queue.mode or "mode unknown", f"type {queue.type or 'unknown'}"]
-    traits += ["size unknown" if queue.size is None else f"size {queue.size}", f"name {queue.name or 'none'}"]
+    traits += ["size unknown" if queue.size is None else f"size {queue.size}"]
+    traits += [f"max transfer {queue.max_transfer_size or 'unknown'}"]
+    blocks = {None: "unknown", True: "on", False: "off"}[queue.block_on_fault]
+    traits += [f"block on fault {blocks}", f"name {queue.name or 'none'}"]
     return ", ".join([*traits, f"{queue.node} {access}"])
