@@ -26,7 +26,7 @@ def host_advice(host: Host, devices: Sequence[Device]) -> list[str]:
 
 
 def _driver_advice(module: bool | None) -> str:
-    look = "`lspci -d 8086:0cfe` lists the IAAs of a machine that has some"
+    look = "`lspci -d 8086:0cfe` lists the IAAs, of Sapphire Rapids at least"
     if module is None:
         return (
             f"Linux's idxd driver is not there: `sudo modprobe idxd` on the host loads it, if its kernel has it; {look}"
@@ -77,9 +77,11 @@ def device_advice(device: Device) -> list[str]:
     advice = []
     if device.queues and all(queue.size == 0 for queue in device.queues):
         queue = f"{device.dev}/{device.queues[0].dev}"
+        # Sizes are set while the device is disabled.
+        first = f"`sudo accel-config disable-device {device.dev}`, then " if device.state == "enabled" else ""
         advice.append(
-            "none of its queues is set up: give it engines (`sudo accel-config config-engine`) and a queue, such as "
-            f"`sudo accel-config config-wq {queue} --group-id=0 --wq-size=16 {_wanted(16)}`"
+            f"none of its queues is set up: {first}give it engines (`sudo accel-config config-engine`) and a queue, "
+            f"such as `sudo accel-config config-wq {queue} --group-id=0 --wq-size=16 {_wanted(16)}`"
         )
     if device.state == "disabled":
         advice.append(
