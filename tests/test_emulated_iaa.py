@@ -14,6 +14,7 @@ import numpy as np
 from emulated_iaa import Device, Fate, Opcode
 import numcodecs_qpl
 from numcodecs_qpl import QPL, QplError, _core
+from numcodecs_qpl._core._hardware import set_timeout
 
 RNG = np.random.default_rng(1)
 DATA = {
@@ -25,6 +26,7 @@ DATA = {
 WORDS = DATA["words"][:65536]
 device = Device()
 numcodecs_qpl.set_path("hardware")
+set_timeout(1.0)
 
 def compress(data, dynamic=False):
     writer = _core.BytesWriter(_core.compress_bound(len(data)))
@@ -234,23 +236,22 @@ assert status_of(compress, bytes(70_000)) == 319
 def test_a_fault_reaches_libqpls_caller_as_its_status(fault: str, status: int) -> None:
     run(f"""
 stream = compress(WORDS)
-device.fault("any:1:2:{fault}")
+device.fault("any:1:9:{fault}")  # page faults are tried again
 assert status_of(compress, WORDS) == {status}
 device.clear_faults()
-device.fault("any:1:2:{fault}")
+device.fault("any:1:9:{fault}")
 assert decompress(stream, len(WORDS))[0] == {status}
 device.clear_faults()
 assert status_of(compress, WORDS) == 0
 """)
 
 
-def test_libqpl_mends_one_page_fault_by_submitting_once_more() -> None:
-    run("""
-for fault in ("read_fault", "write_fault"):
-    before = compressed()
-    device.fault(f"compress:1:1:{fault}")
-    assert zlib.decompress(compress(WORDS), -15) == WORDS
-    assert compressed() == before + 2
+@pytest.mark.parametrize("fault", ["read_fault", "write_fault"])
+def test_libqpl_mends_one_page_fault_by_submitting_once_more(fault: str) -> None:
+    run(f"""
+device.fault("compress:1:1:{fault}")
+assert zlib.decompress(compress(WORDS), -15) == WORDS
+assert compressed() == 2
 """)
 
 
@@ -363,12 +364,15 @@ assert status_of(compress, WORDS) == 0 and compressed() == 1
 def test_libqpls_own_descriptors_fill_a_queue_and_one_more_is_busy(size: int) -> None:
     run(
         f"""
+set_timeout(30)
 device.hold(True)
 threads = [threading.Thread(target=compress, args=(WORDS,)) for _ in range({size})]
 for thread in threads:
     thread.start()
 wait_until(lambda: device.waiting() == {size})
-assert status_of(compress, WORDS) == 5
+numcodecs_qpl.set_path("auto")
+compress(WORDS)
+assert numcodecs_qpl.stats()["fallback"] == {{"QPL_STS_QUEUES_ARE_BUSY_ERR": 1}}
 device.hold(False)
 for thread in threads:
     thread.join()
@@ -470,6 +474,7 @@ assert [status_of(compress, WORDS) for _ in range(4)] == [0, 0, 5, 5]
 
 def test_a_lost_queue_reads_and_completes_nothing() -> None:
     run("""
+set_timeout(60)
 device.fault("compress:2:1:lost")
 compress(WORDS)
 for _ in range(3):
@@ -478,26 +483,22 @@ for _ in range(3):
 wait_until(lambda: device.waiting() == 2)
 time.sleep(0.05)
 assert (device.waiting(), compressed()) == (2, 1)
-os._exit(0)  # libqpl's threads wait for 8 s
+os._exit(0)  # these threads wait
 """)
 
 
-def test_libqpl_gives_up_on_a_job_that_never_completes() -> None:
-    # After 8 s, and the status is now this and now that: "in progress", or that of a bad transfer size.
+def test_a_forked_child_cannot_submit() -> None:
     run("""
-device.fault("compress:1:1:hang")
-assert status_of(compress, WORDS) in (300, 319)
-assert status_of(compress, WORDS) == 0
-""")
+def ends():
+    links = [os.readlink(entry) for entry in os.scandir("/proc/self/fd") if os.path.lexists(entry)]
+    return sum("emulated-iaa-" in link for link in links)
 
-
-def test_a_forked_child_is_refused_and_its_parent_goes_on() -> None:
-    run("""
 compress(WORDS)
+assert ends() == 2  # libqpl's and the device's
 child = os.fork()
 if child == 0:
-    os._exit(100 + status_of(compress, WORDS))
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 105
+    os._exit(ends())
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
 assert status_of(compress, WORDS) == 0 and compressed() == 2
 """)
 

@@ -10,7 +10,7 @@ import os
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from numcodecs_qpl._core._jobs cimport (
@@ -34,6 +34,8 @@ from numcodecs_qpl._core._jobs cimport (
 from numcodecs_qpl._core.qpl cimport (
     QPL_STS_BEING_PROCESSED,
     QPL_STS_INTL_HARDWARE_TIMEOUT,
+    QPL_STS_INTL_PAGE_FAULT,
+    QPL_STS_INTL_W_PAGE_FAULT,
     QPL_STS_MORE_OUTPUT_NEEDED,
     QPL_STS_NO_MEM_ERR,
     QPL_STS_OK,
@@ -51,6 +53,20 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
     int pthread_mutex_lock(pthread_mutex_t *mutex)
     int pthread_mutex_unlock(pthread_mutex_t *mutex)
+
+
+cdef extern from *:
+    """
+    static void touch_pages(const unsigned char *start, size_t size)
+    {
+        volatile const unsigned char *bytes = start;
+        for (size_t at = 0; at < size; at += 4096) {
+            (void)bytes[at];
+        }
+        (void)bytes[size - 1];
+    }
+    """
+    void touch_pages(const uint8_t *start, size_t size) nogil
 
 
 cdef extern from "<sched.h>" nogil:
@@ -79,6 +95,7 @@ cdef struct Slot:
     Block block            # the caller's, but for `dst` and `slack`
     State state
     int refusals           # times that the queues were full
+    bint touched           # the pages of the source, after a page fault
 
 
 # ---- Slots --------------------------------------------------------------------------------------
@@ -141,6 +158,8 @@ cdef bint make_room(Slot *slot, size_t size) noexcept nogil:
         free(slot.output)
         slot.output = <uint8_t *>malloc(size)
         slot.capacity = size if slot.output != NULL else 0
+        # So that its pages are there: a device may give a job back for each one that is not.
+        memset(slot.output, 0, slot.capacity)
     return slot.capacity >= size
 
 
@@ -162,6 +181,7 @@ cdef void take_in(
     slot.block.crc = NO_CRC
     slot.block.slack = True
     slot.refusals = 0
+    slot.touched = False
     slot.state = WAITING
     if not make_room(slot, <size_t>block.room + SLACK):
         finish(slot, QPL_STS_NO_MEM_ERR)
@@ -231,6 +251,11 @@ cdef void collect(Worker *worker, const Task *task, Slot *slot) noexcept nogil:
     drop_job(slot)
     if status == QPL_STS_QUEUES_ARE_BUSY_ERR:
         refuse(worker, task, slot)
+    elif (status == QPL_STS_INTL_PAGE_FAULT or status == QPL_STS_INTL_W_PAGE_FAULT) and not slot.touched:
+        # libqpl touches the page and submits once more, but only once in the life of a job.
+        touch_pages(slot.block.src, slot.block.size)
+        slot.touched = True
+        slot.state = WAITING
     else:
         do_otherwise(worker, task, slot, status)
 
@@ -294,7 +319,7 @@ cdef void do_on_hardware(
                 collect(worker, task, slot)
                 in_flight -= slot.state != IN_FLIGHT
                 moved |= slot.state == DONE
-                if slot.state == WAITING:
+                if slot.state == WAITING and slot.refusals:
                     # Our own first descriptors keep the second ones out: fewer of them, or none would ever be done.
                     limit = max(1, limit // 2)
         while first < end and ring[first % depth].state == DONE:
