@@ -31,7 +31,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from numcodecs_qpl import QplError, get_path, get_threads, reset_stats, stats
 from numcodecs_qpl._core import path_in_force
-from numcodecs_qpl.devices import PATH_NAMES
+from numcodecs_qpl.devices import devices, path_names
 from numcodecs_qpl.zarr import QPL
 
 MB = 10**6
@@ -261,10 +261,10 @@ def _where(counts: dict[str, dict[str, int]]) -> str:
     """Which of libqpl's paths did how much."""
     places = [
         f"the {name} ({blocks['compressed']:,} blocks compressed, {blocks['decompressed']:,} decompressed)"
-        for path, name in PATH_NAMES.items()
+        for path, name in path_names(devices()).items()
         if any((blocks := counts[path]).values())
     ]
-    reasons = [f"{blocks:,} blocks that the IAA gave back with {name}" for name, blocks in counts["fallback"].items()]
+    reasons = [f"{blocks:,} blocks that hardware did not do ({name})" for name, blocks in counts["fallback"].items()]
     return ", and ".join(places) + "".join(f"; {reason}" for reason in reasons)
 
 

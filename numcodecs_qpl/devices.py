@@ -15,14 +15,15 @@ import os
 import pwd
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 SYSFS = "/sys/bus/dsa/devices"
 """Where the idxd driver shows its devices; it is not there if the driver is not."""
 
-PATH_NAMES = {"hardware": "IAA", "software": "software path"}
-"""What libqpl's two paths are called where a user reads of them."""
+EMULATED = "emulated IAA (a device that Linux does not show)"
+"""What does the work where libqpl has a device and Linux has none."""
 
 NODES = "/dev/iax"
 """Where the device nodes of the queues are."""
@@ -172,6 +173,15 @@ def devices(root: Path = Path("/")) -> list[Device]:
     """
     folder = root / SYSFS.lstrip("/")
     return [_device(root, path) for path in _numbered(folder, _DEVICE)]
+
+
+def path_names(found: Sequence[Device]) -> dict[str, str]:
+    """What libqpl's paths, "hardware" and "software", are called where a user reads of them.
+
+    libqpl believes whatever library it finds by the name of libaccel-config. Where Linux has shown no device (`found`
+    is empty), what does the work is no IAA.
+    """
+    return {"hardware": "IAA" if found else EMULATED, "software": "software path"}
 
 
 def _device(root: Path, path: Path) -> Device:

@@ -67,7 +67,8 @@ def environment(**settings: int | str | Iterable[str]) -> dict[str, str]:
     ----------
     **settings
         ``devices`` (1 by default), ``queues`` of each (1), ``size`` of a queue in descriptors (64), ``engines`` of each
-        device (8), ``max_transfer`` in bytes (2 MiB), ``job_us``, the microseconds that a job takes at least (0).
+        device (8), ``max_transfer`` in bytes (2 MiB), ``numa_node`` of all devices (none), ``job_us``, the microseconds
+        that a job takes at least (0).
         ``fault`` and ``random``: one or several texts, as `Device.fault` and `Device.random_fault` take them.
     """
     words = []

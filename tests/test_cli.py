@@ -121,6 +121,7 @@ def test_info_says_iaa_where_one_can_be_used(
     monkeypatch.setattr(_core, "hardware_init_status", lambda: 0)
     monkeypatch.setattr(_core, "path_in_force", lambda: "hardware")
     monkeypatch.setattr(_core, "get_path", lambda: "auto")
+    monkeypatch.setattr(info, "devices", lambda: FOUND)
     assert cli.main(["info"]) == 0
     text = capsys.readouterr().out
     assert entry(text, "path in force") == "IAA"
@@ -237,7 +238,7 @@ def test_info_json_holds_what_the_library_says() -> None:
     assert (result.returncode, result.stderr) == (0, "")
     facts = json.loads(result.stdout)
     status = _core.hardware_init_status()
-    assert list(facts) == ["versions", "path", "threads", "devices", "advice", "errors"]
+    assert list(facts) == ["versions", "path", "threads", "numa", "devices", "advice", "errors"]
     assert facts["versions"] == {
         "numcodecs-qpl": numcodecs_qpl.__version__,
         "libqpl": _core.libqpl_version(),

@@ -270,7 +270,8 @@ def test_level_3_is_left_out_where_hardware_is_forced(monkeypatch: pytest.Monkey
     assert [case.name for case in demo.cases()] == [name for name in NAMES if name != "QPL level 3"]
 
 
-def test_what_ran_where_is_told_with_what_the_iaa_gave_back() -> None:
+def test_what_ran_where_is_told_with_what_hardware_did_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "path_names", lambda found: {"hardware": "IAA", "software": "software path"})
     counts = {
         "hardware": {"compressed": 1000, "decompressed": 990},
         "software": {"compressed": 7, "decompressed": 0},
@@ -278,7 +279,7 @@ def test_what_ran_where_is_told_with_what_the_iaa_gave_back() -> None:
     }
     assert demo._where(counts) == (
         "the IAA (1,000 blocks compressed, 990 decompressed), and the software path (7 blocks compressed, "
-        "0 decompressed); 7 blocks that the IAA gave back with QPL_STS_QUEUES_ARE_BUSY_ERR"
+        "0 decompressed); 7 blocks that hardware did not do (QPL_STS_QUEUES_ARE_BUSY_ERR)"
     )
 
 

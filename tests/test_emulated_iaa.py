@@ -11,56 +11,18 @@ import pytest
 PREAMBLE = """
 import os, sys, threading, time, zlib
 import numpy as np
+from blocks import DATA, RNG, WORDS, compress, decompress, raw_deflate, status_of, wait_until
 from emulated_iaa import Device, Fate, Opcode
 import numcodecs_qpl
 from numcodecs_qpl import QPL, QplError, _core
 from numcodecs_qpl._core._hardware import set_timeout
 
-RNG = np.random.default_rng(1)
-DATA = {
-    "words": bytes(RNG.choice(np.frombuffer(b"abcd efgh", np.uint8), 1 << 20)),
-    "noise": RNG.bytes(1 << 20),
-    "zeros": bytes(1 << 20),
-    "periodic": (RNG.bytes(4096) * 257)[: 1 << 20],
-}
-WORDS = DATA["words"][:65536]
 device = Device()
 numcodecs_qpl.set_path("hardware")
 set_timeout(1.0)
 
-def compress(data, dynamic=False):
-    writer = _core.BytesWriter(_core.compress_bound(len(data)))
-    _, lengths, crcs = _core.compress_blocks(data, writer, max(1, len(data)), level=1, dynamic=dynamic)
-    assert int(crcs[0]) == zlib.crc32(data)
-    return writer.finish(int(lengths[0]))
-
-def decompress(stream, room):
-    out = bytearray(room + _core.OUTPUT_SLACK)
-    status, read, written, crc = _core.decompress_blocks(
-        stream, np.zeros(1, np.int64), np.array([len(stream)]), out, np.array([room])
-    )
-    assert not any(out[room:])
-    return status[0], bytes(out[: written[0]]), crc[0]
-
-def status_of(work, *arguments):
-    try:
-        work(*arguments)
-    except QplError as error:
-        return error.status
-    return 0
-
-def raw_deflate(data, **options):
-    compressor = zlib.compressobj(**options, wbits=-15)
-    return compressor.compress(data) + compressor.flush()
-
 def compressed(**where):
     return device.served(Opcode.COMPRESS, **where)
-
-def wait_until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.001)
 """
 
 
@@ -240,7 +202,7 @@ device.fault("any:1:9:{fault}")  # page faults are tried again
 assert status_of(compress, WORDS) == {status}
 device.clear_faults()
 device.fault("any:1:9:{fault}")
-assert decompress(stream, len(WORDS))[0] == {status}
+assert status_of(decompress, stream, len(WORDS)) == {status}
 device.clear_faults()
 assert status_of(compress, WORDS) == 0
 """)

@@ -22,7 +22,7 @@ from numcodecs_qpl._core._jobs cimport (
     continue_in_software,
     do_in_software,
 )
-from numcodecs_qpl._core.qpl cimport QPL_STS_MORE_OUTPUT_NEEDED, QPL_STS_OK
+from numcodecs_qpl._core.qpl cimport QPL_STS_MORE_OUTPUT_NEEDED, QPL_STS_OK, QPL_STS_SIZE_ERR
 
 from numcodecs_qpl._core._jobs import status_name
 from numcodecs_qpl._core.errors import CorruptDataError, QplError
@@ -139,6 +139,18 @@ cdef class BytesWriter:
         return done
 
 
+cdef enum:
+    # In libqpl's status.h QPL_OPERATION_ERROR_BASE, of what is wrong with the data, and QPL_OPERATION_STATUS_BASE.
+    OPERATION_ERRORS = 200
+    OPERATION_STATUSES = 300
+
+
+cdef bint is_of_the_device(uint32_t status) noexcept:
+    if status == QPL_STS_OK or status == QPL_STS_MORE_OUTPUT_NEEDED or status == QPL_STS_SIZE_ERR:
+        return False
+    return not OPERATION_ERRORS <= status < OPERATION_STATUSES
+
+
 cdef int open_worker(Worker *worker) except -1:
     memset(worker, 0, sizeof(worker[0]))
     worker.hardware = path_in_force() == "hardware"
@@ -227,6 +239,18 @@ cdef class Batch:
                 for i in range(first, last + 1):
                     self.blocks[i].dst -= shift
             end = self.blocks[last].dst + self.blocks[last].written + self.gap
+
+    cdef int check_device(self, str what) except -1:
+        # With hardware demanded, what it fails with is no fault of the data.
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            if is_of_the_device(self.blocks[i].status):
+                raise QplError(
+                    f"{what} {i} of {self.count} could not be inflated",
+                    self.blocks[i].status,
+                    status_name(self.blocks[i].status),
+                )
+        return 0
 
     cdef int check(self, str what) except -1:
         cdef Py_ssize_t i
@@ -358,6 +382,8 @@ def decompress_blocks(
     ------
     ValueError
         If the arrays do not fit each other or the buffers.
+    QplError
+        If the path setting is "hardware" and the device fails.
     """
     cdef Py_ssize_t count = offsets.shape[0]
     cdef Py_ssize_t i
@@ -384,6 +410,7 @@ def decompress_blocks(
         block.room = sizes[i]
         at += sizes[i]
     batch.run(slack=dst.shape[0] - at >= SLACK)
+    batch.check_device("stream")
     return (
         [batch.blocks[i].status for i in range(count)],
         [batch.blocks[i].read for i in range(count)],
@@ -411,6 +438,8 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
     ------
     CorruptDataError
         If libqpl refuses the stream, or it inflates to more than `limit` bytes.
+    QplError
+        If the path setting is "hardware" and the device fails.
     """
     cdef Py_ssize_t size = src.shape[0]
     cdef Py_ssize_t capacity = max(1, min(guess, limit))
@@ -457,6 +486,8 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
     finally:
         close_worker(&worker)
     view = None
+    if is_of_the_device(block.status):
+        raise QplError("the stream could not be inflated", block.status, status_name(block.status))
     if block.status == QPL_STS_MORE_OUTPUT_NEEDED:
         raise CorruptDataError(f"the stream of {size} bytes inflates to more than {limit} bytes")
     if block.status != QPL_STS_OK:
@@ -592,6 +623,8 @@ def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
     CorruptDataError
         If a length is 0 or larger than a page, the lengths are not those of the payload, or a stream does not inflate
         to exactly one page. The message names the page. What `out` holds then is undefined.
+    QplError
+        If the path setting is "hardware" and the device fails.
     """
     cdef const uint8_t[::1] src = _as_bytes(payload)
     _check_page_size(page_size)
@@ -627,6 +660,7 @@ def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
     batch.task.operation = DECOMPRESS
     batch.task.may_keep = True
     batch.run(slack=writer is not None)
+    batch.check_device("page")
     for i in range(count):
         block = &batch.blocks[i]
         if block.status != QPL_STS_OK:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from numcodecs_qpl import __version__, _core
 from numcodecs_qpl.advice import device_advice, host_advice, queue_advice
 from numcodecs_qpl.cli.common import OK, PROGRAM, examples, failed
-from numcodecs_qpl.devices import PATH_NAMES, SYSFS, Device, WorkQueue, devices, host
+from numcodecs_qpl.devices import SYSFS, Device, WorkQueue, devices, host, path_names
+from numcodecs_qpl.probe import Trial, probe
 
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
@@ -26,15 +27,23 @@ def add_info(commands: Commands) -> None:
         help="versions, where the work runs and why, threads, devices",
         description="Show the versions, the path in force and why, the threads that share a chunk, and the\n"
         "accelerators and work queues that Linux knows of, with what to do about those that cannot be used.",
-        epilog=examples("info", "info --json"),
+        epilog=examples("info", "info --json", "info --probe"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    command.add_argument(
+        "--probe",
+        action="store_true",
+        help="run blocks through the devices, and fail unless all come out right; libqpl chooses the queues",
+    )
     command.set_defaults(run=_info)
 
 
 def _info(arguments: argparse.Namespace) -> int:
     facts = _facts()
+    if arguments.probe:
+        facts["probe"], failures = _probed(facts["devices"])
+        facts["errors"] += failures
     print(json.dumps(_json_of(facts), indent=2) if arguments.json else _text_of(facts))
     return failed("; ".join(facts["errors"])) if facts["errors"] else OK
 
@@ -42,15 +51,16 @@ def _info(arguments: argparse.Namespace) -> int:
 def _facts() -> dict[str, Any]:
     """What `info` tells; "errors" are settings that mean nothing, which a machine without an IAA is not."""
     errors = []
-    threads = None
-    try:
-        threads = _core.get_threads()
-    except ValueError as error:
-        errors.append(str(error))
-    path = _path_facts()
+    settings: dict[str, Any] = {"threads": None, "numa": None}
+    for name, setting in (("threads", _core.get_threads), ("numa", _core.get_numa)):
+        try:
+            settings[name] = setting()
+        except ValueError as error:
+            errors.append(str(error))
+    found = devices()
+    path = _path_facts(path_names(found)["hardware"])
     if path["setting"] not in _core.PATH_SETTINGS:
         errors.append(path["why"])
-    found = devices()
     return {
         "versions": {
             PROGRAM: __version__,
@@ -59,14 +69,14 @@ def _facts() -> dict[str, Any]:
             **{package: _installed_version(package) for package in ("numcodecs", "numpy", "isal", "zarr")},
         },
         "path": path,
-        "threads": threads,
+        **settings,
         "devices": found,
         "advice": [*_libqpl_advice(path["hardware_init_status"]), *host_advice(host(), found)],
         "errors": errors,
     }
 
 
-def _path_facts() -> dict[str, Any]:
+def _path_facts(hardware: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"setting": _core.get_path(), "in_force": None, "why": "", "hardware_init_status": None}
     try:
         facts["in_force"] = _core.path_in_force()
@@ -82,9 +92,26 @@ def _path_facts() -> dict[str, Any]:
     if status:
         why = f"no IAA can be used: {said}: {_core.hardware_advice(status)}"
     else:
-        why = f"an IAA can be used: {said}. Level 3, which hardware does not have, "
+        why = f"an {hardware} can be used: {said}. Level 3, which hardware does not have, "
         why += "fails" if facts["setting"] == "hardware" else "runs on the software path"
     return {**facts, "why": why, "hardware_init_status": status}
+
+
+def _probed(found: list[Device]) -> tuple[list[Trial], list[str]]:
+    """What came of each kind of work, and what is wrong with that."""
+    try:
+        trials = probe(sum(queue.may_open for device in found for queue in device.queues))
+    except _core.QplError as error:
+        return [], [str(error)]
+    return trials, [_trial_text(trial) for trial in trials if not trial.passed]
+
+
+def _trial_text(trial: Trial) -> str:
+    if trial.error:
+        return f"{trial.work}: {trial.error}"
+    if trial.wrong:
+        return f"{trial.work}: {trial.wrong} of {trial.blocks} blocks came out wrong"
+    return f"{trial.work}: {trial.on_hardware} of {trial.blocks} blocks done on hardware, and right"
 
 
 def _libqpl_advice(status: int | None) -> list[str]:
@@ -102,7 +129,10 @@ def _installed_version(package: str) -> str | None:
 
 
 def _json_of(facts: dict[str, Any]) -> dict[str, Any]:
-    return {**facts, "devices": [_device_facts(device) for device in facts["devices"]]}
+    told = {**facts, "devices": [_device_facts(device) for device in facts["devices"]]}
+    if "probe" in facts:
+        told["probe"] = [trial.as_json() for trial in facts["probe"]]
+    return told
 
 
 def _device_facts(device: Device) -> dict[str, Any]:
@@ -112,10 +142,12 @@ def _device_facts(device: Device) -> dict[str, Any]:
 
 def _text_of(facts: dict[str, Any]) -> str:
     path = facts["path"]
-    in_force = PATH_NAMES.get(path["in_force"], "none: compressing and decompressing will fail")
+    in_force = path_names(facts["devices"]).get(path["in_force"], "none: compressing and decompressing will fail")
     entries = [(name, version or "not installed") for name, version in facts["versions"].items()]
     entries += [("", ""), ("path setting", path["setting"]), ("path in force", in_force), ("because", path["why"])]
-    entries += [("", ""), ("threads", str(facts["threads"] or "not a valid setting")), ("", "")]
+    invalid = "not a valid setting"
+    entries += [("", ""), ("threads", str(facts["threads"] or invalid))]
+    entries += [("NUMA policy", invalid if facts["numa"] is None else str(facts["numa"])), ("", "")]
     if not facts["devices"]:
         entries.append(("devices", f"none: Linux's idxd driver shows no IAA in {SYSFS}"))
     for device in facts["devices"]:
@@ -125,6 +157,8 @@ def _text_of(facts: dict[str, Any]) -> str:
             entries.append((f"  {queue.dev}", _queue_text(queue)))
             entries += [("    to do", sentence) for sentence in queue_advice(device, queue)]
     entries += [("to do", sentence) for sentence in facts["advice"]]
+    if "probe" in facts:
+        entries += [("", ""), *(("probe", _trial_text(trial)) for trial in facts["probe"])]
     return "\n".join(_entry(name, text) for name, text in entries)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from numcodecs_qpl._core import HUFFMAN
+from numcodecs_qpl._core import HUFFMAN, QplError, get_numa, path_in_force
 from numcodecs_qpl.cli.common import OK, examples, failed
 from numcodecs_qpl.multifd import MigrationParameters, MultiFDCompression, MultiFDError
 from numcodecs_qpl.multifd.address import Address, Listener, TLSFiles, parse_address, tls_context
@@ -85,6 +85,7 @@ def _receive(arguments: argparse.Namespace) -> int:
     if arguments.format == "zarr" and importlib.util.find_spec("zarr") is None:
         return failed('--format zarr needs zarr: pip install "numcodecs-qpl[zarr]"')
     try:
+        _check_settings()
         with _terminable(), contextlib.ExitStack() as stack:
             with _signals_held():
                 output = OUTPUTS[arguments.format](arguments.output, arguments.page_size)
@@ -180,6 +181,7 @@ def _relay(arguments: argparse.Namespace) -> int:
         return failed("--tls-cert, --tls-key and --tls-ca go together")
     tls = TLSFiles(*files, verify_peer=arguments.verify_peer) if all(files) else None
     try:
+        _check_settings()
         with _terminable(), contextlib.ExitStack() as stack:
             with _signals_held():
                 tls_context(arguments.connect, tls, server=False)  # tells now what would fail later
@@ -289,6 +291,15 @@ def _page_size(text: str) -> int:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return int(text)
+
+
+def _check_settings() -> None:
+    """Tell of a setting that cannot be followed now, not with the first page."""
+    try:
+        path_in_force()
+        get_numa()
+    except (QplError, ValueError) as error:
+        raise MultiFDError(str(error)) from error
 
 
 def _say_refused(reason: str) -> None:

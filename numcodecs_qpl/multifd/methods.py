@@ -161,6 +161,11 @@ class MultiFDMethods(ABC):
         Called by the channel for each packet that has pages, normal or zero. Must leave ``params.iov`` and
         ``params.next_packet_size`` (no buffer and 0 where there is no normal page), with no more buffers than
         `get_iov_count` says, and the method's bit in ``params.flags``. The header is the caller's affair.
+
+        Raises
+        ------
+        MultiFDError
+            If the method fails, and may not send the pages as they are.
         """
 
     @abstractmethod

@@ -95,7 +95,7 @@ EXPORT int accfg_device_get_numa_node(struct accfg_device *device);
 EXPORT int accfg_device_get_numa_node(struct accfg_device *device)
 {
     (void)device;
-    return -1;
+    return settings.numa_node == NO_NODE ? -1 : (int)settings.numa_node;
 }
 
 EXPORT unsigned accfg_device_get_version(struct accfg_device *device);

@@ -118,12 +118,15 @@ static inline uint8_t *aecs_to_write(const struct descriptor *job)
 }
 
 /* settings.c */
+enum { NO_NODE = 1024 }; /* numa_node of devices that are near to no node */
+
 struct settings {
     unsigned devices;
     unsigned queues;  /* of each device */
     unsigned size;    /* of each queue: descriptors that wait */
     unsigned engines; /* of each device: descriptors that are worked on */
     unsigned max_transfer;
+    unsigned numa_node;
     unsigned job_us; /* what a job takes at least */
 };
 extern struct settings settings;

@@ -12,6 +12,7 @@ struct settings settings = {
     .size = 64,
     .engines = 8,
     .max_transfer = 2u << 20,
+    .numa_node = NO_NODE,
     .job_us = 0,
 };
 
@@ -25,6 +26,7 @@ static const struct {
     {"size", &settings.size, 1, MAX_SIZE},
     {"engines", &settings.engines, 1, MAX_ENGINES},
     {"max_transfer", &settings.max_transfer, 1, 1u << 31},
+    {"numa_node", &settings.numa_node, 0, NO_NODE - 1},
     {"job_us", &settings.job_us, 0, 100000000},
 };
 

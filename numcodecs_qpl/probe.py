@@ -1,0 +1,115 @@
+"""Whether the hardware path works: blocks through it, each compared with what went in.
+
+libqpl does not let its caller choose a work queue. Version 1.9.0 takes the devices in turn, and of a device another
+queue only where the first is full (seen on an emulated IAA). So many blocks are in flight at once, some for each queue.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from numcodecs_qpl import _core
+
+PAGE = 4096
+BLOCKS_A_QUEUE = 32
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of one kind of work.
+
+    Attributes
+    ----------
+    work : str
+        What was done.
+    blocks, on_hardware : int
+        Blocks of 4 KiB that were tried, and those that hardware did.
+    wrong : int
+        Blocks that did not come out as they should.
+    error : str or None
+        What hardware failed with.
+    """
+
+    work: str
+    blocks: int
+    on_hardware: int
+    wrong: int
+    error: str | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether hardware did every block, and did it right."""
+        return self.error is None and self.on_hardware == self.blocks and not self.wrong
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def probe(queues: int) -> list[Trial]:
+    """Compress with fixed and with dynamic tables, and inflate both, on hardware alone.
+
+    The process's counts (`numcodecs_qpl.stats`) begin anew, and its path setting is "hardware" for the time.
+
+    Parameters
+    ----------
+    queues : int
+        Work queues that are to be met, at least 1.
+
+    Raises
+    ------
+    QplError
+        If no device can be used.
+    """
+    count = BLOCKS_A_QUEUE * max(1, queues)
+    data = np.random.default_rng(0).integers(0, 16, count * PAGE, np.uint8)
+    setting = _core.get_path()
+    _core.set_path("hardware")
+    try:
+        return [trial for huffman in _core.HUFFMAN for trial in _both_ways(data, huffman)]
+    finally:
+        _core.set_path(setting)
+
+
+def _both_ways(data: np.ndarray[Any, np.dtype[np.uint8]], huffman: str) -> list[Trial]:
+    pages = data.reshape(-1, PAGE)
+    lengths, payload = np.full(len(pages), PAGE, np.uint32), data.copy()
+
+    def compress() -> int:
+        _core.compress_pages_into(data, lengths, payload, PAGE, huffman)
+        starts = np.cumsum(lengths) - lengths
+        streams = [payload[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+        return sum(_inflated(stream) != page.tobytes() for stream, page in zip(streams, pages, strict=True))
+
+    def inflate() -> int:
+        found = np.frombuffer(_core.decompress_pages(payload[: lengths.sum()], lengths, PAGE), np.uint8)
+        return int((found.reshape(pages.shape) != pages).any(axis=1).sum())
+
+    return [
+        _trial(f"compress, {huffman} tables", "compressed", len(pages), compress),
+        _trial(f"inflate, {huffman} tables", "decompressed", len(pages), inflate),
+    ]
+
+
+def _trial(work: str, counter: str, blocks: int, count_wrong: Callable[[], int]) -> Trial:
+    _core.reset_stats()
+    wrong, error = 0, None
+    try:
+        wrong = count_wrong()
+    except _core.QplError as failure:
+        error = str(failure)
+    return Trial(work, blocks, _core.stats()["hardware"][counter], wrong, error)
+
+
+def _inflated(stream: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    if len(stream) == PAGE:
+        return stream.tobytes()  # kept as it is
+    try:
+        return zlib.decompress(stream.tobytes(), -15)
+    except zlib.error:
+        return b""
