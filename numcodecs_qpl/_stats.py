@@ -13,8 +13,8 @@ def stats() -> dict[str, dict[str, int]]:
     dict
         ``"hardware"`` and ``"software"``: blocks ``"compressed"`` and ``"decompressed"`` on each of libqpl's paths.
         ``"fallback"``: blocks that hardware did not do, and software did instead, by libqpl's name of the reason.
-        ``"inflate"``: chunks that ISA-L read, by reason. ``"pool"``: libqpl jobs ``"made"``, and software ones that
-        are ``"idle"`` now.
+        ``"inflate"``: chunks that ISA-L read, by reason. ``"queues"``: how often they were found ``"full"``.
+        ``"pool"``: libqpl jobs ``"made"``, and software ones that are ``"idle"`` now.
     """
     return {**_core.stats(), "inflate": containers.inflate_stats()}
 

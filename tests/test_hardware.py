@@ -217,6 +217,31 @@ assert stats()["fallback"] == {BUSY: sum(done()["software"])}
     )
 
 
+def test_a_block_that_finds_the_queues_full_is_tried_three_times_more() -> None:
+    run("""
+set_path("auto")
+_core.hardware_init_status()
+device.set_busy(True)
+round_trip()
+assert stats()["fallback"] == {BUSY: 128}
+assert stats()["queues"] == {"full": 4 * 128}
+""")
+
+
+def test_blocks_of_two_descriptors_do_not_keep_each_other_from_the_second() -> None:
+    run(
+        """
+set_path("hardware")
+for _ in range(5):
+    numcodecs_qpl.compress_pages(PAGES, huffman="dynamic")
+assert done()["hardware"][0] == 5 * 64
+assert 2 * 5 * 64 <= device.served(Opcode.COMPRESS) < 4 * 5 * 64
+""",
+        size=8,
+        engines=2,
+    )
+
+
 def test_64_blocks_on_eight_engines_take_nearer_to_8_jobs_than_to_64() -> None:
     run(
         """
@@ -488,6 +513,21 @@ assert np.array_equal(payload, before)
 round_trip(pages)
 """,
         engines=8,
+        job_us=1_000_000,
+    )
+
+
+def test_memory_that_a_device_writes_to_too_late_is_never_given_back() -> None:
+    """A megabyte that malloc has from mmap: a write after free would end the process."""
+    run(
+        """
+set_path("auto")
+set_timeout(0.2)
+encoded = QPL(container="zlib").encode(DATA["words"])
+assert zlib.decompress(encoded) == DATA["words"]
+assert stats()["fallback"] == {TIMEOUT: 1} and device.served(Opcode.COMPRESS) == 0
+wait_until(lambda: device.served(Opcode.COMPRESS) == 1)
+""",
         job_us=1_000_000,
     )
 

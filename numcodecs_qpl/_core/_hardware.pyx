@@ -215,8 +215,9 @@ cdef void refuse(Worker *worker, const Task *task, Slot *slot) noexcept nogil:
 
 
 cdef void submit(Worker *worker, const Task *task, Slot *slot) noexcept nogil:
-    cdef uint32_t status = QPL_STS_OK
+    cdef uint32_t status
     while slot.state == WAITING:
+        status = QPL_STS_OK
         if slot.job == NULL:
             status = make_job(HARDWARE, &slot.job)
         if status == QPL_STS_OK:
