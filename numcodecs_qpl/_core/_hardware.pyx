@@ -95,7 +95,7 @@ cdef struct Slot:
     Block block            # the caller's, but for `dst` and `slack`
     State state
     int refusals           # times that the queues were full
-    bint touched           # the pages of the source, after a page fault
+    bint touched           # all pages of it, after a page fault
 
 
 # ---- Slots --------------------------------------------------------------------------------------
@@ -158,8 +158,9 @@ cdef bint make_room(Slot *slot, size_t size) noexcept nogil:
         free(slot.output)
         slot.output = <uint8_t *>malloc(size)
         slot.capacity = size if slot.output != NULL else 0
-        # So that its pages are there: a device may give a job back for each one that is not.
-        memset(slot.output, 0, slot.capacity)
+        # So that its pages are there: a device may give a job back for each one that is not. No more of them, as it
+        # may be a lie of the data's that this takes so much.
+        memset(slot.output, 0, min(slot.capacity, <size_t>KEPT_OUTPUT))
     return slot.capacity >= size
 
 
@@ -255,6 +256,7 @@ cdef void collect(Worker *worker, const Task *task, Slot *slot) noexcept nogil:
     elif (status == QPL_STS_INTL_PAGE_FAULT or status == QPL_STS_INTL_W_PAGE_FAULT) and not slot.touched:
         # libqpl touches the page and submits once more, but only once in the life of a job.
         touch_pages(slot.block.src, slot.block.size)
+        memset(slot.output, 0, slot.capacity)
         slot.touched = True
         slot.state = WAITING
     else:

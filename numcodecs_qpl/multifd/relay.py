@@ -114,6 +114,7 @@ class Relay:
         self._encode = get_ops(encode)
         self._parameters = parameters or MigrationParameters()
         self._page_size = page_size
+        self._path = _core.path_in_force()
         self._connect = partial(connect, onward, tls)
         self._intake = Intake(listener, self._take, refused)
         self._waiting: list[Arrival] = []
@@ -164,8 +165,8 @@ class Relay:
         dict
             ``"packets"``; ``"pages"``: ``"normal"`` and ``"zero"`` ones in packets; ``"bytes_in"``, ``"bytes_out"``:
             what came from the source and went onward, on all connections; ``"ratio"``: the former over the latter;
-            ``"seconds"`` since the main connection came; ``"cpu_seconds"`` of this process in these; ``"path"`` in
-            force, and the ``"blocks"`` (pages) that each of libqpl's paths has compressed and decompressed.
+            ``"seconds"`` since the main connection came; ``"cpu_seconds"`` of this process in these; ``"path"`` that
+            was in force when the relay was made, and the ``"blocks"`` (pages) that each of libqpl's paths has compressed and decompressed.
         """
         pairs = list(self._pairs.values())
         bytes_in = sum(pair.source.received for pair in pairs)
@@ -179,7 +180,7 @@ class Relay:
             "ratio": round(bytes_in / bytes_out, 4) if bytes_out else None,
             "seconds": round(time.monotonic() - self._started, 3) if pairs else 0.0,
             "cpu_seconds": round(time.process_time() - self._cpu_started, 3) if pairs else 0.0,
-            "path": _core.path_in_force(),
+            "path": self._path,
             "blocks": {path: done[path] for path in ("hardware", "software", "fallback")},
         }
 

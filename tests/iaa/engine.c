@@ -90,13 +90,13 @@ static void serve(struct queue *queue, const struct descriptor *job)
     if (atomic_load(&queue->fate) == FAILING) {
         fault = (struct fault){FAIL_STATUS, HARDWARE_ERROR};
     }
+    if (settings.job_us) {
+        wait_for(&end); /* before the work: what a slow device writes, it writes late */
+    }
     const bool fails = fault.action == FAIL_STATUS || fault.action == FAIL_ERROR;
     const enum status status = fails ? fail(job, &fault, &done) : work(queue, job, &done);
     if (fault.action == BUSY) {
         emulated_iaa_busy(1);
-    }
-    if (settings.job_us) {
-        wait_for(&end);
     }
     if (fault.action == HANG || atomic_load(&queue->fate) == LOST) {
         atomic_fetch_sub(&working, 1);
