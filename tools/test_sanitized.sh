@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Build the extension and the emulated IAA with AddressSanitizer and feed both the hostile input of tests/hostile.py.
+# Build the extension and the emulated IAA with AddressSanitizer, feed both the hostile input of tests/hostile.py, and
+# have the device fail as tests/faulty.py does.
 # usage: tools/test_sanitized.sh [inputs [seed]]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -7,7 +8,7 @@ cd "$(dirname "$0")/.."
 venv=.venv-sanitized
 [ -e $venv/ready ] || { "${PYTHON:-python3}" -m venv $venv && touch $venv/ready; }
 export PATH="$PWD/$venv/bin:$PATH"
-pip install -q --disable-pip-version-check meson-python ninja "Cython>=3.1" isal numcodecs numpy
+pip install -q --disable-pip-version-check meson-python ninja "Cython>=3.1" isal numcodecs numpy pytest
 pip install -q --disable-pip-version-check --no-build-isolation --no-deps -Cbuild-dir=build/sanitized \
     -Csetup-args=-Db_sanitize=address -Csetup-args=-Db_lundef=false -Csetup-args=-Dbuildtype=debugoptimized \
     -Csetup-args=-Dwerror=true -Csetup-args=-Demulated_iaa=true .
@@ -27,3 +28,10 @@ echo "== under AddressSanitizer, on the emulated IAA:"
 export LD_LIBRARY_PATH=$device
 python -P -c 'from numcodecs_qpl import set_path; set_path("hardware")'
 python tests/hostile.py --inputs "${1:-20000}" --seed "${2:-2}"
+echo "== under AddressSanitizer, on an emulated IAA that fails:"
+EMULATED_IAA=size=8 python tests/faulty.py --batches 10000 --seed "${2:-2}"
+for how in hang lost hold; do
+    for path in auto hardware; do
+        EMULATED_IAA=size=8 python tests/faulty.py --lose $how --path $path --batches 200 --seed "${2:-2}"
+    done
+done
