@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,11 +25,19 @@ class Command:
         The command line; what follows ``--listen`` is waited for.
     prefix : sequence of str
         What to run it with, as ``["ip", "netns", "exec", NAME]``.
+    environment : mapping, optional
+        Its environment variables, if not ours.
     """
 
-    def __init__(self, *arguments: str, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *arguments: str, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
         self._process = subprocess.Popen(
-            [*prefix, "numcodecs-qpl", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*prefix, "numcodecs-qpl", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         self._listen = arguments[arguments.index("--listen") + 1]
 

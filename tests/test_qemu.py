@@ -10,14 +10,15 @@ import signal
 import socket
 import threading
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import emulated_iaa
 import pytest
 import trustme
 from commands import PATIENCE, Command, wait_until
 from guest import MIB, SEVERAL_ROUNDS, Guest, build_firmware, make_data
 from programs import need
-from test_relay import free_port, relay, tls
+from test_relay import Environment, free_port, relay, tls
 
 need("qemu-system-x86_64", "nasm")
 
@@ -229,11 +230,13 @@ class Way:
         second: tuple[str, ...] = (),
         cut: str = "",
         dirty: bool = False,
+        environment: Environment = None,
     ) -> None:
         self._stack = contextlib.ExitStack()
         self._folder = folder
         self._arguments = (firmware, data, channels, encode, between or f"unix:{folder}/b", first, second, cut)
         self._dirty = dirty
+        self._environment = environment
         self.uri = f"unix:{folder}/a"
 
     def __enter__(self) -> Self:
@@ -252,8 +255,9 @@ class Way:
             set_up(self.destination, channels)
             self.destination.listen(f"unix:{at['c']}")
             listen = between if not between.startswith("unix:") else f"unix:{at['b']}"
-            self.second = start(relay(listen, f"unix:{folder}/c", encode, "none", *second))
-            self.first = start(relay(f"unix:{at['a']}", between, "none", encode, *first))
+            on = self._environment
+            self.second = start(relay(listen, f"unix:{folder}/c", encode, "none", *second, environment=on))
+            self.first = start(relay(f"unix:{at['a']}", between, "none", encode, *first, environment=on))
             self.link = start(Cut(folder / cut, Path(hidden[cut]))) if cut else None
             self._stack = stack.pop_all()
         return self
@@ -285,7 +289,9 @@ def test_qemu_to_qemu_through_two_relays(
         assert_that_it_arrives(way, dirty=dirty)
 
 
-def assert_that_it_arrives(way: Way, *, dirty: bool) -> None:
+def assert_that_it_arrives(way: Way, *, dirty: bool) -> list[dict[str, Any]]:
+    """RAM is equal and the guest runs; the relays' lines of JSON."""
+    lines = []
     assert migrate(way.source, way.uri, dirty=dirty)["status"] == "completed"
     assert way.destination.wait_migration(PATIENCE)["status"] == "completed"
     assert way.source.ram_sha256() == way.destination.ram_sha256()
@@ -294,8 +300,10 @@ def assert_that_it_arrives(way: Way, *, dirty: bool) -> None:
         assert (status, said) == (0, "")
         assert line["ended"] == "complete"
         assert line["pages"]["normal"] > (4000 if dirty else 400)
+        lines.append(line)
     way.destination.cont()
     assert way.destination.is_running_and_dirtying(PATIENCE if dirty else 0.2) == dirty
+    return lines
 
 
 @pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
@@ -318,6 +326,19 @@ def test_through_tls(tmp_path: Path, data: Path, firmware: dict[bool, Path], cer
     )
     with way:
         assert_that_it_arrives(way, dirty=dirty)
+
+
+@pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
+def test_on_the_emulated_iaa_alone(tmp_path: Path, data: Path, firmware: dict[bool, Path], dirty: bool) -> None:
+    environment = {**emulated_iaa.environment(), "NUMCODECS_QPL_PATH": "hardware"}
+    with Way(tmp_path, firmware[dirty], data, channels=4, dirty=dirty, environment=environment) as way:
+        sent, returned = assert_that_it_arrives(way, dirty=dirty)
+    normal = sent["pages"]["normal"]
+    assert sent["blocks"]["hardware"] == {"compressed": normal, "decompressed": 0}
+    assert normal // 2 < returned["blocks"]["hardware"]["decompressed"] <= normal  # some are there as they are
+    for line in (sent, returned):
+        assert line["path"] == "hardware"
+        assert line["blocks"]["software"] == {"compressed": 0, "decompressed": 0}
 
 
 # ---- What goes wrong --------------------------------------------------------------------------------------------

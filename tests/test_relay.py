@@ -12,7 +12,7 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from uuid import UUID
 
@@ -39,13 +39,17 @@ def method_of(name: str) -> str:
     return name.split("-")[2]
 
 
-def receive(folder: Path, listen: str = "", channels: int = 2) -> Command:
-    listen = listen or f"unix:{folder}/end"
-    return Command("receive", "--listen", listen, "--channels", str(channels), "--output", f"{folder}/out")
+Environment = Mapping[str, str] | None
 
 
-def relay(listen: str, connect: str, decode: str, encode: str, *more: str) -> Command:
-    return Command("relay", "--listen", listen, "--connect", connect, "--from", decode, "--to", encode, *more)
+def receive(folder: Path, listen: str = "", channels: int = 2, environment: Environment = None) -> Command:
+    words = ("--listen", listen or f"unix:{folder}/end", "--channels", str(channels), "--output", f"{folder}/out")
+    return Command("receive", *words, environment=environment)
+
+
+def relay(listen: str, connect: str, decode: str, encode: str, *more: str, environment: Environment = None) -> Command:
+    words = ("--listen", listen, "--connect", connect, "--from", decode, "--to", encode, *more)
+    return Command("relay", *words, environment=environment)
 
 
 def ram_sha256(folder: Path) -> str:
