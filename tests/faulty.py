@@ -14,6 +14,7 @@ The program fails, too, where a kind of fault never came to its caller, or hardw
 from __future__ import annotations
 
 import argparse
+import itertools
 import pickle
 import random
 import time
@@ -224,8 +225,8 @@ class Batch:
     hides_errors: bool = False
 
 
-def compress_blocks(rng: random.Random, data: Data) -> Batch:
-    block_size = max(1, data.size())
+def compress_blocks(rng: random.Random, data: Data, block_size: int = 0) -> Batch:
+    block_size = block_size or max(1, data.size())
     src = data.make(max(0, block_size * data.count(block_size) - rng.randrange(block_size + 1)))
     blocks = [src[at : at + block_size] for at in range(0, max(1, len(src)), block_size)]
     head, tail = rng.choice(((0, 0), (20, 8), (0, 1), (3, 0)))
@@ -570,8 +571,13 @@ def lose(how: str, path: str, count: int, seed: int, device: Device) -> Report:
         device.hold(True)
     else:
         device.fault(f"any:{rng.randrange(1, 20)}:{1 if how == 'lost' else 1000}:{how}")
+    # Large blocks first: their memory is freed after use, and is not to be where a device may still write.
+    large = compress_blocks(rng, data, 300_000)
+    made = itertools.chain([large], made)
     caught: list[Batch] = []
-    while _core.path.hardware_init_status() == 0:
+    while _core.hardware_init_status() == 0:
+        if len(caught) == 50:
+            raise WrongError("a device that answers nothing is still used")
         caught.append(next(made))
         report.add(caught[-1], *attempt(caught[-1], {*full, *GONE, BUSY}))
     if how == "hold":

@@ -168,6 +168,16 @@ def test_receive_takes_what_a_real_qemu_compressed_on_the_emulated_iaa(folder: P
     assert ram_sha256(folder) == source.meta["ram_sha256"]
 
 
+def test_receive_on_a_device_that_fails_is_an_error_and_leaves_nothing(folder: Path) -> None:
+    environment = on("hardware", fault="decompress:50:1:failing")
+    with receive(folder, environment=environment) as end:
+        Replay(folder / "end", recording("qemu-11.0.92-qpl").connections).join()
+        done = end.finish()
+    assert done.returncode == 1
+    assert f"libqpl status 332, {FAILED}" in done.stderr
+    assert not (folder / "out").exists()
+
+
 # ---- Hardware where it can, software where not ------------------------------------------------------------------
 
 
