@@ -41,7 +41,7 @@ lint: $(VENV)/ready
 newest:
 	tools/test_newest.sh
 
-# The hostile input once more, with AddressSanitizer watching the extension.
+# The hostile input and the emulated IAA that fails once more, with AddressSanitizer watching the extension.
 sanitize:
 	tools/test_sanitized.sh
 
