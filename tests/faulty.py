@@ -210,7 +210,7 @@ class Batch:
     inputs : object
         Kept for as long as a device may read them.
     hides_errors : bool
-        A codec inflates in another way what libqpl does not.
+        A codec inflates in another way what libqpl calls bad data.
     """
 
     what: str
@@ -473,7 +473,8 @@ def attempt(batch: Batch, struck: set[str]) -> tuple[Counts, list[str]]:
     elif any(done.software) or done.fallback:
         raise WrongError(f"software was not to do anything: {state}")
     if raised:
-        counted = missing > 0 or refused == [NO_PATH]
+        # What is inflated without knowing how much is done once more when it is more, and that may fail.
+        counted = missing > 0 or batch.at_least or refused == [NO_PATH]
     elif batch.hides_errors and not auto and struck | batch.may_fail:
         counted = missing >= 0 or batch.at_least
     elif batch.at_least:
