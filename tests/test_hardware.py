@@ -513,7 +513,7 @@ assert np.array_equal(payload, before)
 round_trip(pages)
 """,
         engines=8,
-        job_us=1_000_000,
+        job_us=2_000_000,
     )
 
 
@@ -529,7 +529,7 @@ assert stats()["fallback"] == {TIMEOUT: 1}
 assert device.served(Opcode.COMPRESS) == 0
 wait_until(lambda: device.served(Opcode.COMPRESS) == 1)
 """,
-        job_us=1_000_000,
+        job_us=2_000_000,
     )
 
 
