@@ -22,7 +22,7 @@ from numcodecs_qpl._core._jobs cimport (
     continue_in_software,
     do_in_software,
 )
-from numcodecs_qpl._core.qpl cimport QPL_STS_MORE_OUTPUT_NEEDED, QPL_STS_OK, QPL_STS_SIZE_ERR
+from numcodecs_qpl._core.qpl cimport QPL_STS_MORE_OUTPUT_NEEDED, QPL_STS_OK, QPL_STS_QUEUES_ARE_BUSY_ERR
 
 from numcodecs_qpl._core._jobs import status_name
 from numcodecs_qpl._core.errors import CorruptDataError, QplError
@@ -140,15 +140,13 @@ cdef class BytesWriter:
 
 
 cdef enum:
-    # In libqpl's status.h QPL_OPERATION_ERROR_BASE, of what is wrong with the data, and QPL_OPERATION_STATUS_BASE.
-    OPERATION_ERRORS = 200
-    OPERATION_STATUSES = 300
+    OPERATION_STATUSES = 300  # QPL_OPERATION_STATUS_BASE in libqpl's status.h, and what follows up to ...
+    LAST_STATUS = 599         # ... the end of those at QPL_INIT_ERROR_BASE
 
 
 cdef bint is_of_the_device(uint32_t status) noexcept:
-    if status == QPL_STS_OK or status == QPL_STS_MORE_OUTPUT_NEEDED or status == QPL_STS_SIZE_ERR:
-        return False
-    return not OPERATION_ERRORS <= status < OPERATION_STATUSES
+    # Of damaged data libqpl's software path says much, sometimes 2**32 - 1.
+    return status == QPL_STS_QUEUES_ARE_BUSY_ERR or OPERATION_STATUSES <= status <= LAST_STATUS
 
 
 cdef int open_worker(Worker *worker) except -1:
