@@ -157,11 +157,14 @@ cdef bint make_room(Slot *slot, size_t size) noexcept nogil:
     if slot.capacity < size:
         free(slot.output)
         slot.output = <uint8_t *>malloc(size)
-        slot.capacity = size if slot.output != NULL else 0
+        if slot.output == NULL:
+            slot.capacity = 0
+            return False
+        slot.capacity = size
         # So that its pages are there: a device may give a job back for each one that is not. No more of them, as it
         # may be a lie of the data's that this takes so much.
-        memset(slot.output, 0, min(slot.capacity, <size_t>KEPT_OUTPUT))
-    return slot.capacity >= size
+        memset(slot.output, 0, min(size, <size_t>KEPT_OUTPUT))
+    return True
 
 
 # ---- One block ----------------------------------------------------------------------------------

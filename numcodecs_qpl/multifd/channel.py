@@ -68,7 +68,8 @@ class RecvChannel:
         size = self._connection.read_some(view[: wire.START_SIZE])
         if not size:
             return None
-        self._connection.read_into([view[size : wire.START_SIZE]])
+        if size < wire.START_SIZE:
+            self._connection.read_into([view[size : wire.START_SIZE]])
         self.packets += 1
         if wire.unpack_flags(view[: wire.START_SIZE]) & wire.FLAG_DEVICE_STATE:
             self._connection.read_into([view[wire.START_SIZE : wire.DEVICE_STATE_SIZE]])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from numcodecs_qpl.multifd.errors import PeerClosedError
 
@@ -52,7 +52,10 @@ class Connection:
         PeerClosedError
             If the connection broke.
         """
-        size = self._receive(lambda: self._socket.recv_into(view))
+        try:
+            size = self._socket.recv_into(view)
+        except OSError as error:
+            raise self._broken(error) from error
         self.received += size
         return size
 
@@ -64,26 +67,26 @@ class Connection:
         PeerClosedError
             If the stream ends before; its message says how much was missing.
         """
-        total = sum(view.nbytes for view in views)
-        done = 0
-        for view in views:
-            while view.nbytes:
-                size = self._fill(view)
+        for number, view in enumerate(views):
+            rest = view
+            while rest.nbytes:
+                size = self._fill(rest)
                 if not size:
-                    raise PeerClosedError(f"{self._name} ended; {total - done} of {total} bytes were missing")
-                done += size
-                view = view[size:]
+                    missing = rest.nbytes + sum(later.nbytes for later in views[number + 1 :])
+                    total = sum(each.nbytes for each in views)
+                    raise PeerClosedError(f"{self._name} ended; {missing} of {total} bytes were missing")
+                rest = rest[size:]
 
     def _fill(self, view: memoryview) -> int:
-        size = self._receive(lambda: self._socket.recv_into(view, 0, socket.MSG_WAITALL))
+        try:
+            size = self._socket.recv_into(view, 0, socket.MSG_WAITALL)
+        except OSError as error:
+            raise self._broken(error) from error
         self.received += size
         return size
 
-    def _receive(self, receive: Callable[[], int]) -> int:
-        try:
-            return receive()
-        except OSError as error:
-            raise PeerClosedError(f"the connection to {self._name} broke: {error.strerror or error}") from error
+    def _broken(self, error: OSError) -> PeerClosedError:
+        return PeerClosedError(f"the connection to {self._name} broke: {error.strerror or error}")
 
     def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         """Send `buffers`, one after the other.

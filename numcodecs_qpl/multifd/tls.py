@@ -79,7 +79,10 @@ class TLSConnection(Connection):
 
     def _take_in(self) -> None:
         """Wait for bytes, and hand them to TLS."""
-        size = self._receive(lambda: self._socket.recv_into(self._encrypted))
+        try:
+            size = self._socket.recv_into(self._encrypted)
+        except OSError as error:
+            raise self._broken(error) from error
         if not size:
             raise PeerClosedError(f"the connection to {self._name} broke: it ended without TLS's good-bye")
         with self._lock:

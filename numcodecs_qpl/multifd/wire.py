@@ -330,11 +330,11 @@ def _text(padded: bytes, name: str) -> str:
 
 
 def _check_offsets(offsets: Offsets, page_size: int) -> None:
-    odd = offsets & np.uint64(page_size - 1)
-    if odd.any():
-        page = int(np.flatnonzero(odd)[0])
+    # Reductions of ufuncs, not methods of the array: this runs for each packet.
+    if int(np.bitwise_or.reduce(offsets)) & (page_size - 1):
+        page = int(np.flatnonzero(offsets & np.uint64(page_size - 1))[0])
         raise MultiFDError(f"{offsets[page]} (page {page}) is no multiple of {page_size}", field="offset")
-    if (offsets[1:] > offsets[:-1]).all():
+    if np.logical_and.reduce(offsets[1:] > offsets[:-1]):
         return  # most often they are in order, and then none comes twice
     in_order = np.sort(offsets)
     twice = np.flatnonzero(in_order[1:] == in_order[:-1])
