@@ -31,6 +31,12 @@ from numcodecs_qpl._core._jobs cimport (
     note_fallback,
     submit_job,
 )
+from numcodecs_qpl._core.pthread cimport (
+    pthread_mutex_init,
+    pthread_mutex_lock,
+    pthread_mutex_t,
+    pthread_mutex_unlock,
+)
 from numcodecs_qpl._core.qpl cimport (
     QPL_STS_BEING_PROCESSED,
     QPL_STS_INTL_HARDWARE_TIMEOUT,
@@ -45,14 +51,6 @@ from numcodecs_qpl._core.qpl cimport (
 )
 
 from numcodecs_qpl._core import path
-
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
-    int pthread_mutex_lock(pthread_mutex_t *mutex)
-    int pthread_mutex_unlock(pthread_mutex_t *mutex)
 
 
 cdef extern from *:

@@ -10,6 +10,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from numcodecs_qpl._core.pthread cimport (
+    pthread_mutex_init,
+    pthread_mutex_lock,
+    pthread_mutex_t,
+    pthread_mutex_unlock,
+)
 from numcodecs_qpl._core.qpl cimport (
     QPL_FLAG_DYNAMIC_HUFFMAN,
     QPL_FLAG_FIRST,
@@ -36,14 +42,6 @@ from numcodecs_qpl._core.qpl cimport (
     qpl_path_t,
     qpl_submit_job,
 )
-
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
-    int pthread_mutex_lock(pthread_mutex_t *mutex)
-    int pthread_mutex_unlock(pthread_mutex_t *mutex)
 
 
 cdef extern from "status_names.h":

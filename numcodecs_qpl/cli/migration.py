@@ -182,11 +182,11 @@ def _relay(arguments: argparse.Namespace) -> int:
     tls = TLSFiles(*files, verify_peer=arguments.verify_peer) if all(files) else None
     try:
         _check_settings()
-        with _terminable(), contextlib.ExitStack() as stack:
-            with _signals_held():
-                tls_context(arguments.connect, tls, server=False)  # tells now what would fail later
-                listener = Listener(arguments.listen, tls)
-                stack.callback(listener.close)
+        with _terminable(), contextlib.ExitStack() as stack, contextlib.ExitStack() as held:
+            held.enter_context(_signals_held())
+            tls_context(arguments.connect, tls, server=False)  # tells now what would fail later
+            listener = Listener(arguments.listen, tls)
+            stack.callback(listener.close)
             relay = Relay(
                 listener,
                 arguments.connect,
@@ -197,16 +197,17 @@ def _relay(arguments: argparse.Namespace) -> int:
                 page_size=arguments.page_size,
                 refused=_say_refused,
             )
-            return _run_relay(relay, arguments.stats)
+            return _run_relay(relay, arguments.stats, held.close)
     except MultiFDError as error:
         return failed(str(error))
     except Terminated:
         return TERMINATED
 
 
-def _run_relay(relay: Relay, stats: Path | None) -> int:
+def _run_relay(relay: Relay, stats: Path | None, let_signals_come: Callable[[], None]) -> int:
     ended, error_text, status = "failed", None, OK
     try:
+        let_signals_come()  # not before: whatever ends a relay that could be connected to, the line is written
         with _progress(lambda: _relaying(relay)):
             relay.run()
         ended = "complete"
@@ -322,12 +323,23 @@ def _terminable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait until what is made in here can be cleaned up."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Let SIGINT and SIGTERM wait until what is made in here can be cleaned up.
+
+    Not by the thread's signal mask: NumPy's libraries have threads, which take the signal then, and Python handles it
+    in the main thread all the same.
+    """
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _progress(text: Callable[[], str]) -> AbstractContextManager[Any]:
