@@ -27,13 +27,14 @@ def run(*arguments: str, **settings: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("batches", "settings"),
-    [(10_000, {"size": 8}), (3_000, {"size": 64}), (3_000, {"size": 2, "devices": 2, "queues": 2, "engines": 2})],
+    "settings",
+    [{"size": 8}, {"size": 64}, {"size": 2, "devices": 2, "queues": 2, "engines": 2}],
     ids=["small queue", "large queue", "several queues"],
 )
-def test_whatever_fails_every_block_is_right_and_counted_once(batches: int, settings: dict[str, int]) -> None:
-    out = run("--batches", str(batches), "--seed", "1", **settings)
-    assert out.startswith(f"{batches} batches on the emulated IAA, seed 1:\n")
+def test_whatever_fails_every_block_is_right_and_counted_once(settings: dict[str, int]) -> None:
+    # In fewer batches a kind of fault may not come to its caller, by chance, which the program does not let pass.
+    out = run("--batches", "10000", "--seed", "1", **settings)
+    assert out.startswith("10000 batches on the emulated IAA, seed 1:\n")
 
 
 @pytest.mark.parametrize("path", ["auto", "hardware"])
