@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # Programs that tests start must take the installed package, not the source folder they are started in.
@@ -20,3 +21,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("here", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a short name: a unix socket's path has at most 107 bytes."""
+    assert len(str(tmp_path)) < 90
+    return tmp_path

@@ -34,13 +34,6 @@ ANY_FAULT = [
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with a short name: a unix socket's path has at most 107 bytes."""
-    assert len(str(tmp_path)) < 90
-    return tmp_path
-
-
-@pytest.fixture
 def sink(folder: Path) -> Iterator[Sink]:
     made = Sink(folder / "end")
     yield made

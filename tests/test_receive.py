@@ -48,13 +48,6 @@ IDLE = recording("qemu-11.0.92-none")
 OURS = UUID("12345678-9abc-def0-1234-56789abcdef0")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with a short name: a unix socket's path has at most 107 bytes."""
-    assert len(str(tmp_path)) < 90
-    return tmp_path
-
-
 def command(folder: Path, *more: str, channels: int = 2) -> Command:
     words = ["--listen", f"unix:{folder}/s", "--channels", str(channels), "--output", f"{folder}/out"]
     return Command("receive", *words, *more)

@@ -28,13 +28,6 @@ METHODS = ["none", "zlib", "zstd", "qpl"]
 IDLE = recording("qemu-11.0.92-none")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with a short name: a unix socket's path has at most 107 bytes."""
-    assert len(str(tmp_path)) < 90
-    return tmp_path
-
-
 def method_of(name: str) -> str:
     return name.split("-")[2]
 

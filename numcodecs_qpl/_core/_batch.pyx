@@ -238,28 +238,23 @@ cdef class Batch:
                     self.blocks[i].dst -= shift
             end = self.blocks[last].dst + self.blocks[last].written + self.gap
 
+    cdef int check(self, str what) except -1:
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            if self.blocks[i].status != QPL_STS_OK:
+                self.refuse(f"{what} {i} of {self.count} could not be compressed", i)
+        return 0
+
     cdef int check_device(self, str what) except -1:
         # With hardware demanded, what it fails with is no fault of the data.
         cdef Py_ssize_t i
         for i in range(self.count):
             if is_of_the_device(self.blocks[i].status):
-                raise QplError(
-                    f"{what} {i} of {self.count} could not be inflated",
-                    self.blocks[i].status,
-                    status_name(self.blocks[i].status),
-                )
+                self.refuse(f"{what} {i} of {self.count} could not be inflated", i)
         return 0
 
-    cdef int check(self, str what) except -1:
-        cdef Py_ssize_t i
-        for i in range(self.count):
-            if self.blocks[i].status != QPL_STS_OK:
-                raise QplError(
-                    f"{what} {i} of {self.count} could not be compressed",
-                    self.blocks[i].status,
-                    status_name(self.blocks[i].status),
-                )
-        return 0
+    cdef int refuse(self, str message, Py_ssize_t i) except -1:
+        raise QplError(message, self.blocks[i].status, status_name(self.blocks[i].status))
 
 
 def compress_blocks(
@@ -446,7 +441,7 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
     cdef Task task
     cdef Block block
     cdef uint8_t[::1] view
-    cdef BytesWriter writer = None
+    cdef BytesWriter writer
     if not 0 < size <= MAX_BLOCK or limit > MAX_BLOCK:
         raise CorruptDataError(f"a stream of {size} bytes; 1 to {MAX_BLOCK} can be inflated")
     memset(&task, 0, sizeof(task))
@@ -455,22 +450,13 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
     block.src = &src[0]
     block.size = size
     block.slack = True
-    block.status = QPL_STS_MORE_OUTPUT_NEEDED
     open_worker(&worker)
     if worker.hardware:
         capacity = min(capacity, <Py_ssize_t>DEVICE_TRANSFER)
     try:
-        while block.status == QPL_STS_MORE_OUTPUT_NEEDED and (writer is None or capacity < limit):
-            view = None
-            if writer is None:
-                writer = BytesWriter(capacity + SLACK)
-            else:
-                capacity = min(limit, 2 * capacity)
-                writer.resize(capacity + SLACK)
+        writer = BytesWriter(capacity + SLACK)
+        while True:
             view = writer
-            if worker.hardware:
-                # From the beginning each time: the job that has the state of this stream is not ours to keep.
-                at = 0
             block.dst = &view[0] + at
             block.room = capacity - at
             with nogil:
@@ -481,6 +467,14 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
                 else:
                     do_in_software(&worker, &task, &block)
             at += block.written
+            if block.status != QPL_STS_MORE_OUTPUT_NEEDED or capacity >= limit:
+                break
+            view = None
+            capacity = min(limit, 2 * capacity)
+            writer.resize(capacity + SLACK)
+            if worker.hardware:
+                # From the beginning: the job that has the state of this stream is not ours to keep.
+                at = 0
     finally:
         close_worker(&worker)
     view = None

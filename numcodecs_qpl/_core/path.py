@@ -149,11 +149,12 @@ def get_numa() -> str | int:
     ValueError
         If nothing was set and ``NUMCODECS_QPL_NUMA`` is none of these.
     """
+    global _numa
     if _numa is None:
         word = os.environ.get(NUMA_VARIABLE, "socket")
         policy = int(word) if word.isdecimal() else word
         _check_numa(policy, NUMA_VARIABLE)
-        return policy
+        _numa = policy
     return _numa
 
 
