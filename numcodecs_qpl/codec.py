@@ -64,8 +64,8 @@ class QPL(Codec):  # type: ignore[misc]
         block_size: int | None = None,
         huffman: str = "dynamic",
     ) -> None:
-        if level not in LEVELS:
-            raise ValueError(f"level is {level!r}; libqpl has 1 and 3")
+        if isinstance(level, bool) or level not in LEVELS:
+            raise ValueError(f"level is {level!r}; it must be {LEVELS[0]} or {LEVELS[1]}")
         if container not in CONTAINERS:
             raise ValueError(f"container is {container!r}; it must be one of {', '.join(CONTAINERS)}")
         if huffman not in HUFFMAN:
@@ -73,7 +73,9 @@ class QPL(Codec):  # type: ignore[misc]
         if CONTAINERS[container].blocks:
             block_size = _checked_block_size(block_size)
         elif block_size is not None:
-            raise ValueError(f"block_size is {block_size!r}, but container {container!r} is one stream")
+            raise ValueError(
+                f"block_size is {block_size!r}, but only gzip has blocks: container {container!r} is one stream"
+            )
         self.level = level
         self.container = container
         self.block_size = block_size
@@ -137,7 +139,7 @@ class QPL(Codec):  # type: ignore[misc]
             return decode(src, None, self._reader)
         target = _bytes_of(out)
         if target.readonly:
-            raise ValueError("out is read-only")
+            raise ValueError("out is read-only; a writable buffer is needed")
         decode(src, target, self._reader)
         return out
 

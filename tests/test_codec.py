@@ -207,8 +207,9 @@ def test_a_chunk_of_2_gib_is_a_value_error_in_both_directions() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"level": 2}, ValueError, "level is 2; libqpl has 1 and 3"),
+        ({"level": 2}, ValueError, "level is 2; it must be 1 or 3"),
         ({"level": "1"}, ValueError, "level is '1'"),
+        ({"level": True}, ValueError, "level is True"),
         ({"container": "zip"}, ValueError, "container is 'zip'; it must be one of gzip, zlib, deflate"),
         ({"huffman": "canned"}, ValueError, "huffman is 'canned'; it must be one of fixed, dynamic"),
         ({"block_size": 0}, ValueError, "block_size is 0; it must be 1 to 2147483647"),

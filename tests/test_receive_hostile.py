@@ -256,10 +256,10 @@ class Wrong(NamedTuple):
 @pytest.mark.parametrize(
     "wrong",
     [
-        *[Wrong("version", u32(version), "version: .* is not 3") for version in (0, 2, 4, TOP)],
+        *[Wrong("version", u32(version), "version: .*; only version 3 is known") for version in (0, 2, 4, TOP)],
         *[Wrong("configuration", bytes([kind]), "a section of type 0x") for kind in (0, 4, 5, 6, 0x7E, 0xFF)],
         *[Wrong("configuration", bytes([kind]), "has not been started") for kind in (2, 3)],
-        *[Wrong("machine length", u32(size), f"a length of {size}; at most 256") for size in (257, TOP)],
+        *[Wrong("machine length", u32(size), f"a length of {size} where at most 256") for size in (257, TOP)],
         Wrong("machine", b"pc-q35\x05" + named(b"configuration/x") + u32(1), "has a part 'configuration/x'"),
         Wrong("machine", b"pc-q35\x05" + named(b"configuration/capabilities") + u32(1) + u32(TOP), "a length of"),
         *[
@@ -282,8 +282,8 @@ class Wrong(NamedTuple):
             Wrong("flush", u64(flags), f"flags {flags & 0xFFF:#x}, .*, cannot be followed")
             for flags in (0, 1, 6, 0x0A, 0x18, 0x40, 0x80, 0x100, 0x210, 0x400, 0xFFF, 2**64 - 1)
         ],
-        Wrong("flush", u64(CONTINUE | PAGE_RECORD), "a page in the block named last, and none was named"),
-        Wrong("flush", u64(CONTINUE | ZERO), "a page in the block named last, and none was named"),
+        Wrong("flush", u64(CONTINUE | PAGE_RECORD), "a page is in the RAM block named last, but none was named"),
+        Wrong("flush", u64(CONTINUE | ZERO), "a page is in the RAM block named last, but none was named"),
         *[Wrong("footer id", u32(section), "the footer of section") for section in (0, 1, 3, TOP)],
         *[Wrong("part id", u32(section), "has not been started") for section in (0, 3, TOP)],
         *[Wrong("end id", u32(section), "has not been started") for section in (0, 3, TOP)],

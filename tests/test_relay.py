@@ -276,7 +276,7 @@ def test_a_destination_that_breaks_a_connection_ends_all(both: tuple[Command, So
             sock.sendall(content[500:])
     status, line, said = middle.finish_relay()
     assert (status, line["ended"]) == (1, "failed")
-    assert re.search(r"takes no more|broke|is not 0x11223344", said)
+    assert re.search(r"takes no more|broke|not the 0x11223344", said)
     assert source.ended() == [True] * 3
 
 
@@ -363,7 +363,10 @@ def test_a_destination_that_nobody_listens_at_is_told_and_the_source_is_let_go(f
         source.sockets[0].sendall(IDLE.main)
         status, _, said = middle.finish_relay()
         assert status == 1
-        assert said.endswith(f"main channel: cannot connect to unix:{folder}/nobody: No such file or directory\n")
+        nobody = (
+            f"main channel: cannot connect to unix:{folder}/nobody: No such file or directory (nobody listens there"
+        )
+        assert nobody in said
         assert source.ended() == [True] * 3
         source.close()
 
@@ -434,13 +437,13 @@ def test_tcp_without_a_host_is_loopback_alone(folder: Path, sink: Sink) -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        (IDLE.main[:50], "main channel: there is one already"),
-        (IDLE.channels[0][:64], r"channel \d+: id: there is one already"),
+        (IDLE.main[:50], "main channel: a connection for it is there already"),
+        (IDLE.channels[0][:64], r"channel \d+: a connection for it is there already"),
         (
             wire.pack_initial(wire.InitialPacket(UUID(int=7), 9)),
             "channel 9: uuid: .* is not that of the other channels",
         ),
-        (b"GET / HTTP/1.1\r\n" + bytes(64), "magic: 0x47455420 is not 0x11223344"),
+        (b"GET / HTTP/1.1\r\n" + bytes(64), "magic: 0x47455420, not the 0x11223344 that a multifd channel begins with"),
         (b"\x11\x22", "it closed after 2 bytes"),
     ],
 )
@@ -644,6 +647,9 @@ def test_a_tls_connection_that_is_cut_is_no_clean_end(folder: Path, sink: Sink, 
         ({"--connect": "tcp:host"}, "'tcp:host' is no address"),
         ({"--from": "xbzrle"}, "invalid choice: 'xbzrle'"),
         ({"--page-size": "1000"}, "page_size is 1000; it must be a power of two"),
+        ({"--listen": "tls::1"}, "tls:127.0.0.1:1 needs --tls-cert, --tls-key and --tls-ca"),
+        ({"--connect": "tls::1", "--tls-cert": "a.pem"}, "tls:127.0.0.1:1 needs --tls-cert, --tls-key and --tls-ca"),
+        ({"--tls-cert": "a.pem", "--tls-key": "a.key", "--tls-ca": "ca.pem"}, "neither address is of that kind"),
     ],
 )
 def test_a_wrong_word_on_the_command_line_is_exit_status_2(change: dict[str, str], message: str) -> None:
@@ -657,9 +663,6 @@ def test_a_wrong_word_on_the_command_line_is_exit_status_2(change: dict[str, str
     ("more", "message"),
     [
         (["--listen", "unix:/nowhere/a"], "cannot listen on unix:/nowhere/a: No such file or directory"),
-        (["--listen", "tls::1"], "tls:127.0.0.1:1 needs a certificate"),
-        (["--connect", "tls::1"], "tls:127.0.0.1:1 needs a certificate"),
-        (["--tls-cert", "a.pem"], "--tls-cert, --tls-key and --tls-ca go together"),
         (
             ["--listen", "tls::1", "--tls-cert", "/no.pem", "--tls-key", "/no.key", "--tls-ca", "/ca.pem"],
             "TLS cannot use /no.pem and /no.key: No such file or directory",

@@ -239,9 +239,9 @@ def test_a_name_alone_is_the_default_codec_and_another_name_is_refused() -> None
 
 
 def test_a_v3_codec_refuses_what_the_numcodecs_codec_refuses() -> None:
-    with pytest.raises(ValueError, match="level is 2; libqpl has 1 and 3"):
+    with pytest.raises(ValueError, match="level is 2; it must be 1 or 3"):
         QPL(level=2)
-    with pytest.raises(ValueError, match="block_size is 4096, but container 'zlib' is one stream"):
+    with pytest.raises(ValueError, match="block_size is 4096, but only gzip has blocks: container 'zlib' is one"):
         QPL(container="zlib", block_size=4096)
 
 

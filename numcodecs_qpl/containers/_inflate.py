@@ -55,7 +55,9 @@ class Sink:
         end = self.size + len(piece)
         if self._out is None:
             if end > MAX_BLOCK:
-                raise CorruptDataError(f"the data inflates to more than {MAX_BLOCK} bytes")
+                raise CorruptDataError(
+                    f"the data inflates to more than {MAX_BLOCK} bytes, the most that a chunk can have"
+                )
             self._grown.write(piece)
         elif end > len(self._out):
             raise ValueError(f"out has {len(self._out)} bytes, but the data inflates to more")
@@ -97,7 +99,7 @@ class Stream:
                 piece = self._src[at : at + _PIECE]
                 at += len(piece)
                 if not piece:
-                    raise CorruptDataError(f"{self._what} is truncated: it ends with the data")
+                    raise CorruptDataError(f"{self._what} is truncated: the data ends before it does")
             try:
                 inflated = inflater.decompress(piece, _PIECE)
             except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub declares an instance

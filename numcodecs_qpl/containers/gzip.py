@@ -23,6 +23,7 @@ from numcodecs_qpl._core import (
     compress_bound,
     decompress_blocks,
 )
+from numcodecs_qpl.containers._foreign import looks_like
 from numcodecs_qpl.containers._inflate import (
     MAX_EXPANSION,
     Reader,
@@ -163,12 +164,16 @@ def _header(src: memoryview, at: int) -> _Header:
 
 def _any_header(src: memoryview, at: int) -> _Header:
     """Read a header of any layout."""
+    beginning = bytes(src[at : at + len(MAGIC)])
+    if not MAGIC.startswith(beginning):
+        what = f"; {len(src) - at} bytes follow the last member" if at else looks_like(src)
+        raise CorruptDataError(
+            f"no gzip member begins at byte {at}: {beginning.hex(' ')} instead of {MAGIC.hex(' ')}{what}"
+        )
     try:
-        magic, flags, _mtime, extra_flags, os, *_ = _FIXED.unpack_from(src, at)
+        _, flags, _mtime, extra_flags, os, *_ = _FIXED.unpack_from(src, at)
     except struct.error:
         raise CorruptDataError(f"the gzip header at byte {at} is truncated: the data has {len(src)} bytes") from None
-    if magic != MAGIC:
-        raise CorruptDataError(f"no gzip member begins at byte {at}: {magic.hex(' ')} instead of {MAGIC.hex(' ')}")
     if flags & _RESERVED:
         raise CorruptDataError(f"the gzip header at byte {at} has reserved flags: {flags:#04x}")
     end = at + _FIXED.size
@@ -186,7 +191,7 @@ def _any_header(src: memoryview, at: int) -> _Header:
             raise CorruptDataError(f"the gzip header at byte {at} does not have its own CRC-16")
         end += 2
     if end > len(src):
-        raise CorruptDataError(f"the gzip header at byte {at} is truncated: it ends with the data")
+        raise CorruptDataError(f"the gzip header at byte {at} is truncated: the data ends before it does")
     return _Header(flags, extra_flags, os, end, member_size)
 
 
@@ -291,12 +296,14 @@ def _decode_serially(src: memoryview, out: memoryview | None) -> bytes | None:
             sink.write(piece)
         at = stream.end + TRAILER.size
         if at > len(src):
-            raise CorruptDataError(f"{what} is truncated: its trailer ends with the data")
+            raise CorruptDataError(f"{what} is truncated: the data ends before its trailer does")
         stated_crc, stated_size = TRAILER.unpack_from(src, stream.end)
         size = sink.size - before
         if stated_crc != crc:
-            raise CorruptDataError(f"{what} is damaged: CRC-32 {crc:08x}, not {stated_crc:08x}")
+            raise CorruptDataError(
+                f"{what} is damaged: its bytes have CRC-32 {crc:08x}, its trailer says {stated_crc:08x}"
+            )
         if stated_size != size & 0xFFFFFFFF:
-            raise CorruptDataError(f"{what} is damaged: {size} bytes, not {stated_size}")
+            raise CorruptDataError(f"{what} is damaged: it inflates to {size} bytes, its trailer says {stated_size}")
         number += 1
     return sink.finish()

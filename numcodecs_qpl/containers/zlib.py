@@ -15,6 +15,7 @@ from numcodecs_qpl._core import (
     decompress_blocks,
     decompress_stream,
 )
+from numcodecs_qpl.containers._foreign import is_zlib, looks_like
 from numcodecs_qpl.containers._inflate import (
     MAX_EXPANSION,
     Reader,
@@ -91,9 +92,8 @@ def _check_header(src: memoryview) -> bytes:
     header = bytes(src[:2])
     if len(header) < len(HEADER):
         raise CorruptDataError(f"the zlib header is truncated: the data has {len(src)} bytes")
-    method, window = header[0] & 15, header[0] >> 4
-    if method != 8 or window > 7 or int.from_bytes(header, "big") % 31:
-        raise CorruptDataError(f"this is no zlib stream: it begins with {header.hex(' ')}")
+    if not is_zlib(header):
+        raise CorruptDataError(f"this is no zlib stream: it begins with {header.hex(' ')}{looks_like(src)}")
     if header[1] & _FDICT:
         raise CorruptDataError("the zlib stream needs a preset dictionary, which is not supported")
     return header
@@ -143,10 +143,12 @@ def _decode_by_isal(src: memoryview, out: memoryview | None) -> bytes | None:
         sink.write(piece)
     end = stream.end + _TRAILER_SIZE
     if end > len(src):
-        raise CorruptDataError("the zlib stream is truncated: its Adler-32 ends with the data")
+        raise CorruptDataError("the zlib stream is truncated: the data ends before its Adler-32 does")
     if end < len(src):
         raise CorruptDataError(f"{len(src) - end} bytes follow the zlib stream")
     stated = int.from_bytes(src[stream.end :], "big")
     if adler != stated:
-        raise CorruptDataError(f"the zlib stream is damaged: Adler-32 {adler:08x}, not {stated:08x}")
+        raise CorruptDataError(
+            f"the zlib stream is damaged: its bytes have Adler-32 {adler:08x}, its end says {stated:08x}"
+        )
     return sink.finish()

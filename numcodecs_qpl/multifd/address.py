@@ -198,7 +198,9 @@ def connect(address: Address, tls: TLSFiles | None = None) -> Connection:
             raise
     except (OSError, PeerClosedError) as error:
         reason = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
-        raise MultiFDError(f"cannot connect to {address}: {reason or error}") from error
+        nobody = isinstance(error, ConnectionRefusedError | FileNotFoundError)
+        hint = " (nobody listens there; the far end is started first)" if nobody else ""
+        raise MultiFDError(f"cannot connect to {address}: {reason or error}{hint}") from error
     sock.settimeout(None)
     return connection
 

@@ -40,8 +40,9 @@ CONFIGURATION_PARTS = {"configuration/capabilities", "configuration/target-page-
 
 
 def _meaning(flags: int) -> str:
-    names = {XBZRLE: "XBZRLE", HOOK: "RDMA", COMPRESS_PAGE: "old compression"}
-    return next((name for flag, name in names.items() if flags & flag), "which nobody has defined")
+    names = {XBZRLE: "xbzrle", HOOK: "RDMA", COMPRESS_PAGE: "compress"}
+    known = (f"of {name} (turn it off in the source)" for flag, name in names.items() if flags & flag)
+    return next(known, "which nobody has defined")
 
 
 class RAMSink(ABC):
@@ -107,7 +108,7 @@ class MainChannel:
         """
         version = self._u32()
         if version != VERSION:
-            raise MultiFDError(f"{version} is not {VERSION}", field="version")
+            raise MultiFDError(f"{version}; only version {VERSION} is known", field="version")
         while not self._section():
             pass
         devices = self._devices()
@@ -161,7 +162,9 @@ class MainChannel:
             if self._return_path:
                 self.reply(struct.pack(">HH", REPLY_PONG, size) + data)
         elif POSTCOPY_ADVISE <= command <= RECV_BITMAP:
-            raise MultiFDError(f"command {command} belongs to postcopy or COLO, which cannot be followed")
+            raise MultiFDError(
+                f"command {command} belongs to postcopy or COLO, which cannot be followed: turn it off in the source"
+            )
 
     def _start(self) -> None:
         section = self._u32()
@@ -170,7 +173,8 @@ class MainChannel:
         version = self._u32()
         if name != "ram" or version != RAM_VERSION or self._ram_section is not None:
             raise MultiFDError(
-                f"section {name!r}, version {version}, cannot be followed; one section 'ram' of version 4 can"
+                f"section {name!r}, version {version}, cannot be followed; one section 'ram' of version 4 can: turn "
+                "off what else the source migrates (block migration, dirty bitmaps)"
             )
         self._ram_section = section
         self._ram()
@@ -225,7 +229,7 @@ class MainChannel:
         if not flags & CONTINUE:
             self._block = self._string()
         if self._block is None:
-            raise MultiFDError("a page in the block named last, and none was named")
+            raise MultiFDError("a page is in the RAM block named last, but none was named: the stream is damaged")
         if flags & ZERO:
             self.sink.fill_page(self._block, offset, self._u8())
         else:
@@ -267,7 +271,7 @@ class MainChannel:
     def _u32(self, limit: int = 2**32) -> int:
         value = int.from_bytes(self._read(4), "big")
         if value > limit:
-            raise MultiFDError(f"a length of {value}; at most {limit} is right here")
+            raise MultiFDError(f"a length of {value} where at most {limit} can stand: the stream is damaged")
         return value
 
     def _u64(self) -> int:

@@ -241,6 +241,7 @@ def check_method(params: RecvParams, flag: int) -> None:
     method = params.flags & wire.METHOD_MASK
     if method != flag:
         raise MultiFDError(
-            f"the packet is of method {wire.METHOD_NAMES[method]!r}; agreed is {wire.METHOD_NAMES[flag]!r}",
+            f"the packet is of method {wire.METHOD_NAMES[method]!r}; agreed is {wire.METHOD_NAMES[flag]!r} "
+            "(the source's multifd-compression must be what this end was told)",
             field="flags",
         )

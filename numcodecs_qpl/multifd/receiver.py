@@ -147,7 +147,10 @@ class Receiver(RAMSink):
         missing = sorted(str(party) for party in {MAIN, *range(self._channels)} - set(self._connections))
         if not missing:
             return "all connections are there"
-        return f"of the main channel and {self._channels} multifd channels, these did not connect: {', '.join(missing)}"
+        return (
+            f"of the main channel and {self._channels} multifd channels, these did not connect: {', '.join(missing)} "
+            "(is multifd on in the source, with as many multifd-channels?)"
+        )
 
     def _stop(self) -> None:
         self._rounds.abort()
@@ -166,11 +169,15 @@ class Receiver(RAMSink):
         else:
             party = arrival.initial.id
             if arrival.initial.uuid != self._uuid:
-                raise MultiFDError(f"{arrival.initial.uuid} is not {self._uuid}", field="uuid", channel=party)
+                raise MultiFDError(f"{arrival.initial.uuid}, expected is {self._uuid}", field="uuid", channel=party)
             if arrival.initial.id >= self._channels:
-                raise MultiFDError(f"{party} is not below {self._channels}", field="id", channel=party)
+                raise MultiFDError(
+                    f"{party}, but {self._channels} channels are expected: as many as the source's multifd-channels",
+                    field="id",
+                    channel=party,
+                )
         if party in self._connections:
-            raise MultiFDError("there is one already", channel=party)
+            raise MultiFDError("a connection for it is there already", channel=party)
         if self._started is None:
             self._started = time.monotonic()
         self._connections[party] = arrival.connection

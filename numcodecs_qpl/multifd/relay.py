@@ -190,7 +190,7 @@ class Relay:
     def _take(self, arrival: Arrival) -> None:
         if arrival.initial is None:
             if MAIN in self._pairs:
-                raise MultiFDError("there is one already", channel=MAIN)
+                raise MultiFDError("a connection for it is there already", channel=MAIN)
             self._started = time.monotonic()
             self._cpu_started = time.process_time()
             self._open(MAIN, arrival, self._pass_main)
@@ -203,7 +203,7 @@ class Relay:
             return
         initial = arrival.initial
         if initial.id in self._initial:
-            raise MultiFDError("there is one already", field="id", channel=initial.id)
+            raise MultiFDError("a connection for it is there already", channel=initial.id)
         if any(other.uuid != initial.uuid for other in self._initial.values()):
             raise MultiFDError(f"{initial.uuid} is not that of the other channels", field="uuid", channel=initial.id)
         self._initial[initial.id] = initial

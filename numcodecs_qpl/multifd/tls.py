@@ -61,7 +61,7 @@ class TLSConnection(Connection):
         OSError
             If it fails.
         PeerClosedError
-            If the connection breaks.
+            If the connection breaks, or what comes is no TLS.
         """
         while True:
             try:
@@ -69,9 +69,11 @@ class TLSConnection(Connection):
             except ssl.SSLWantReadError:
                 self._transmit([self._outgoing.read()])
                 self._take_in()
-            except ssl.SSLError:
+            except ssl.SSLError as error:
                 with contextlib.suppress(PeerClosedError):
                     self._transmit([self._outgoing.read()])  # it says to the other side what is wrong
+                if error.reason == "WRONG_VERSION_NUMBER":  # OpenSSL's name for bytes that are no TLS record
+                    raise PeerClosedError(f"{self._name} does not speak TLS") from error
                 raise
             else:
                 break

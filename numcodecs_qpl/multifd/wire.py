@@ -314,9 +314,9 @@ def _name(text: str) -> bytes:
 
 def _check_start(magic: int, version: int) -> None:
     if magic != MAGIC:
-        raise MultiFDError(f"{magic:#010x} is not {MAGIC:#010x}", field="magic")
+        raise MultiFDError(f"{magic:#010x}, not the {MAGIC:#010x} that a multifd channel begins with", field="magic")
     if version != VERSION:
-        raise MultiFDError(f"{version} is not {VERSION}", field="version")
+        raise MultiFDError(f"{version}; only version {VERSION} is known", field="version")
 
 
 def _text(padded: bytes, name: str) -> str:

@@ -1,0 +1,23 @@
+"""What data of another format begins with, so that an error can say what it may be."""
+
+from __future__ import annotations
+
+_BEGINNINGS = {
+    b"\x1f\x8b\x08": "gzip does: container='gzip' reads it",  # RFC 1952, 2.3.1
+    b"\x28\xb5\x2f\xfd": "Zstandard does, which QPL does not read",  # RFC 8878, 3.1.1
+}
+
+
+def is_zlib(header: bytes) -> bool:
+    """Whether two bytes are a zlib header (RFC 1950, 2.2): deflate, a window of at most 32 KiB, and its check."""
+    return header[0] & 15 == 8 and header[0] >> 4 <= 7 and int.from_bytes(header, "big") % 31 == 0
+
+
+def looks_like(data: memoryview) -> str:
+    """What to add to "this is not what was asked for": a clause, or nothing where the beginning is not known."""
+    for beginning, what in _BEGINNINGS.items():
+        if data[: len(beginning)] == beginning:
+            return f", as {what}"
+    if len(data) >= 2 and is_zlib(bytes(data[:2])):
+        return ", as zlib does: container='zlib' reads it"
+    return ""
