@@ -78,7 +78,7 @@ class Intake:
         """Accept no more, and turn away whoever has not said what it is; `take` is not called any more then."""
         self._closed = True
         self._listener.close()
-        if self._thread.ident is not None:
+        with contextlib.suppress(RuntimeError):  # not started, or a signal came meanwhile: it finds the listener closed
             self._thread.join()  # from here on nobody else comes
         with self._lock:
             for sock in self._strangers:
