@@ -22,7 +22,7 @@ need("ip", "openssl", "qemu-system-x86_64")
 if os.geteuid():
     pytest.skip("network namespaces need root", allow_module_level=True)
 
-PAGE = Path(__file__).parents[1] / "docs/migration.md"
+DOCS = Path(__file__).parents[1] / "docs"
 SOURCE, DESTINATION = "192.0.2.1", "192.0.2.2"
 
 
@@ -36,7 +36,8 @@ class Step(NamedTuple):
 
 def steps() -> list[Step]:
     """The blocks of the page that are marked with a host, in their order."""
-    found = re.findall(r"^```sh (source|destination)( stays)?\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    page = (DOCS / "migration.md").read_text()
+    found = re.findall(r"^```sh (source|destination)( stays)?\n(.*?)^```$", page, re.M | re.S)
     return [Step(host, bool(stays), commands) for host, stays, commands in found]
 
 
@@ -115,10 +116,10 @@ def test_the_steps_of_the_page_migrate_a_guest(hosts: Hosts) -> None:
         line = json.loads(stdout)
         assert line["ended"] == "complete"
         assert line["pages"]["normal"] > 10
-        assert line.keys() == fields_of_the_page()
+        assert line.keys() == documented_fields()
 
 
-def fields_of_the_page() -> set[str]:
-    """The fields that the page's table of what a relay tells names."""
-    table = PAGE.read_text().partition("## What a relay tells")[2].partition("\n## ")[0]
+def documented_fields() -> set[str]:
+    """The fields that the table of what a relay tells names."""
+    table = (DOCS / "relay.md").read_text().partition("## What a relay tells")[2].partition("\n## ")[0]
     return {name for row in re.findall(r"^\| (`.*?) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)}
