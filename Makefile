@@ -1,5 +1,5 @@
 # make test: everything that has to hold; make demo: see it work; make bench: how fast it is here; make bench-migration:
-# how fast guests migrate (root, and the packages of .ci/apt-packages).
+# how fast guests migrate (root, and the packages of .ci/apt-packages); make docs: the site, build/docs/index.html.
 # Each sets up what it needs in a virtual environment of this checkout and installs nothing else anywhere.
 
 PYTHON ?= python3
@@ -9,9 +9,13 @@ BIN := $(VENV)/bin
 install = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-version-check \
 	--no-build-isolation -Cbuild-dir=build/make -Csetup-args=-Dwerror=true -Csetup-args=-Demulated_iaa=true
 
-.PHONY: test demo bench bench-migration lint newest sanitize clean
+# Every page anew (-E): of pages that have not changed, sphinx would not repeat a warning.
+sphinx = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -E -n -W --keep-going -q -d build/doctrees docs build/docs
+
+.PHONY: test demo bench bench-migration docs lint newest sanitize clean
 
 test: lint
+	$(sphinx)
 	$(BIN)/pytest
 	$(MAKE) newest sanitize
 
@@ -29,6 +33,10 @@ bench-migration: $(VENV)/ready
 	$(install) ".[bench,test]"
 	PYTHONPATH=tests $(BIN)/python benchmarks/migration.py --json build/migration.json --markdown build/migration.md
 	PYTHONPATH=tests $(BIN)/python benchmarks/relay_cost.py --json build/relay-cost.json
+
+docs: $(VENV)/ready
+	$(install) ".[docs]"
+	$(sphinx)
 
 lint: $(VENV)/ready
 	$(install) ".[dev]"

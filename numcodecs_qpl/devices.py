@@ -4,7 +4,7 @@ The attributes under ``/sys/bus/dsa/devices`` are those of the Linux kernel's
 ``Documentation/ABI/stable/sysfs-driver-dma-idxd``; that an IAA is called ``iax<m>`` there, a queue's ``name`` attribute
 and the device node ``/dev/iax/wq<m>.<n>`` are in its idxd driver (``drivers/dma/idxd``: init.c, sysfs.c, cdev.c).
 Nothing is opened but text files: a look does not take a queue from anyone. What to do about a device or a queue that
-cannot be used is in `numcodecs_qpl.advice`.
+cannot be used, ``numcodecs-qpl info`` says.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ class Packet:
 
 @dataclass(slots=True)
 class DeviceStatePacket:
-    """The header of a packet of device state (QEMU 10.0 on); `next_packet_size` bytes follow."""
+    """The header of a packet of device state (QEMU 10.0 on); ``next_packet_size`` bytes follow."""
 
     flags: int
     idstr: str
