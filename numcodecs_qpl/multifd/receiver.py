@@ -31,7 +31,21 @@ TICK = 0.1  # seconds between two looks at whether anything still comes
 
 @dataclass
 class Counts:
-    """What has come so far."""
+    """What has come so far.
+
+    Attributes
+    ----------
+    packets : int
+        Packets over all multifd channels, without those of device state.
+    normal_pages, zero_pages : int
+        Pages that came with their bytes, and those that are all zeros; over the main channel too.
+    zero_pages_in_packets : int
+        Those of the latter that came over multifd channels.
+    pages_again : int
+        Pages that had come before.
+    last_packet_num : int
+        The highest number of a packet; -1 before the first.
+    """
 
     packets: int = 0
     normal_pages: int = 0

@@ -33,7 +33,15 @@ PIECE = 64 * 1024  # bytes that are passed on at a time where nothing is recoded
 
 @dataclass
 class RelayCounts:
-    """What has passed so far, over the multifd channels."""
+    """What has passed so far, over the multifd channels.
+
+    Attributes
+    ----------
+    packets : int
+        Packets, without those of device state.
+    normal_pages, zero_pages : int
+        Pages that passed with their bytes, and those that are all zeros.
+    """
 
     packets: int = 0
     normal_pages: int = 0
