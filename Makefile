@@ -12,7 +12,7 @@ install = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-ver
 # Every page anew (-E): of pages that have not changed, sphinx would not repeat a warning.
 sphinx = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -E -n -W --keep-going -q -d build/doctrees docs build/docs
 
-.PHONY: test demo bench bench-migration docs lint newest sanitize clean
+.PHONY: test demo bench bench-migration docs pictures lint newest sanitize clean
 
 test: lint
 	$(sphinx)
@@ -37,6 +37,11 @@ bench-migration: $(VENV)/ready
 docs: $(VENV)/ready
 	$(install) ".[docs]"
 	$(sphinx)
+
+# The pages' pictures of a terminal: what the commands show here and now.
+pictures: $(VENV)/ready
+	$(install) ".[demo]"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/pictures.py
 
 lint: $(VENV)/ready
 	$(install) ".[dev]"
