@@ -77,6 +77,18 @@ def test_the_path_comes_from_the_environment(path: str) -> None:
     assert (done.stdout.strip(), done.stderr) == (path, "")
 
 
+def test_the_environment_counts_as_it_is_when_a_setting_is_first_asked_for() -> None:
+    code = """
+import os, numcodecs_qpl as q
+os.environ.update(NUMCODECS_QPL_PATH="software", NUMCODECS_QPL_THREADS="3", NUMCODECS_QPL_NUMA="any")
+print(q.get_path(), q.get_threads(), q.get_numa())
+os.environ.update(NUMCODECS_QPL_PATH="hardware", NUMCODECS_QPL_THREADS="4", NUMCODECS_QPL_NUMA="node")
+print(q.get_path(), q.get_threads(), q.get_numa())
+"""
+    done = run_python(code)
+    assert (done.stdout, done.stderr) == ("software 3 any\nsoftware 3 any\n", "")
+
+
 @pytest.mark.usefixtures("no_device")
 def test_hardware_from_the_environment_fails_at_the_first_block_and_not_at_import() -> None:
     code = """

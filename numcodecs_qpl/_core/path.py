@@ -32,7 +32,7 @@ _ADVICE = {
     ),
 }
 
-_path = os.environ.get(PATH_VARIABLE, "auto")
+_path: str | None = None
 _numa: str | int | None = None
 _init_status: int | None = None  # None: libqpl was not asked yet
 _taken_away = ""
@@ -91,6 +91,10 @@ def set_path(path: str) -> None:
 
 def get_path() -> str:
     """The setting of `set_path`: "auto", "hardware" or "software"."""
+    global _path
+    if _path is None:
+        # Not at import: dask gives a worker its variables after it has imported the main module, and this with it.
+        _path = os.environ.get(PATH_VARIABLE, "auto")
     return _path
 
 
@@ -104,12 +108,13 @@ def path_in_force() -> str:
     QplError
         If the setting is "hardware" and no device can be used.
     """
-    if _path == "software":
+    path = get_path()
+    if path == "software":
         return "software"
-    if _path == "auto":
+    if path == "auto":
         return "software" if hardware_init_status() else "hardware"
-    if _path != "hardware":
-        raise ValueError(f"{PATH_VARIABLE} is {_path!r}; it must be one of {', '.join(PATH_SETTINGS)}")
+    if path != "hardware":
+        raise ValueError(f"{PATH_VARIABLE} is {path!r}; it must be one of {', '.join(PATH_SETTINGS)}")
     _require_hardware()
     return "hardware"
 
