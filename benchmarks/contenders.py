@@ -7,12 +7,12 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numcodecs
-from data import DATA_SETS
 from isal import isal_zlib
 from raw_qpl import RawQpl
 from zlib_ng import zlib_ng
 
 from numcodecs_qpl import QPL
+from numcodecs_qpl.bench.data import DATA_SETS
 
 KIB = 1 << 10
 MIB = 1 << 20

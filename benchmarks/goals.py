@@ -23,11 +23,11 @@ from typing import NamedTuple
 import memory
 import numcodecs
 from contenders import KIB, MIB, Contender, chunk, codec, raw, size_name
-from data import DATA_SETS
 from raw_qpl import RawQpl, libqpl_version
 
 from numcodecs_qpl import QPL, compress_pages, decompress_pages, set_path, set_threads
 from numcodecs_qpl._core import compress_bound
+from numcodecs_qpl.bench.data import DATA_SETS
 from numcodecs_qpl.codec import DEFAULT_BLOCK_SIZE
 from numcodecs_qpl.containers.gzip import HEADER, TRAILER
 

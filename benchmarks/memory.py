@@ -13,9 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from data import text
-
 from numcodecs_qpl import QPL, set_path, set_threads
+from numcodecs_qpl.bench.data import text
 
 CONTAINERS = ("gzip", "zlib", "deflate")
 WARM_UP = 1000

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from contenders import KIB, MIB, chunk, codec, size_name
-from data import DATA_SETS
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from numcodecs_qpl import QPL
+from numcodecs_qpl.bench.data import DATA_SETS
 
 
 @pytest.mark.parametrize("operation", ["encode", "decode"])

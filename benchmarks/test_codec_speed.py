@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from contenders import EVERY_SIZE, KIB, MIB, ONE_STREAM, Contender, chunk, size_name
-from data import DATA_SETS
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from numcodecs_qpl._core import path_in_force
+from numcodecs_qpl.bench.data import DATA_SETS
 
 CASES = [
     pytest.param(name, data_set, size, id=f"{name}-{data_set}-{size_name(size)}")

@@ -6,11 +6,11 @@ from functools import partial
 
 import pytest
 from contenders import KIB, Contender, chunk
-from data import DATA_SETS
 from pytest_benchmark.fixture import BenchmarkFixture
 from raw_qpl import RawQpl
 
 from numcodecs_qpl import compress_pages, decompress_pages
+from numcodecs_qpl.bench.data import DATA_SETS
 
 PAGE = 4 * KIB
 PAGES = 128

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 from contenders import MIB, chunk, codec
-from data import DATA_SETS
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from numcodecs_qpl import QPL, get_threads, set_threads
+from numcodecs_qpl.bench.data import DATA_SETS
 
 
 @pytest.fixture(params=[1, 2])

@@ -13,10 +13,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 from zarr.storage import LocalStore, MemoryStore
 
+from numcodecs_qpl.bench.data import DTYPES
 from numcodecs_qpl.zarr import QPL
 
 SIZE = 64 * MIB
-DTYPES = {"float32 field": "<f4", "int16 field": "<i2"}
+ARRAYS = ("float32 field", "int16 field")
 CODECS: dict[str, Any] = {
     "QPL()": QPL(),
     "GzipCodec(level=1)": GzipCodec(level=1),
@@ -26,7 +27,7 @@ CODECS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", CODECS)
-@pytest.mark.parametrize("data_set", DTYPES)
+@pytest.mark.parametrize("data_set", ARRAYS)
 @pytest.mark.parametrize("store_name", ["MemoryStore", "LocalStore"])
 @pytest.mark.parametrize("operation", ["write", "read"])
 def test_zarr(

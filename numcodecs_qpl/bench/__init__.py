@@ -1,0 +1,1 @@
+"""Data sets that speeds are measured on."""
