@@ -24,13 +24,13 @@ demo: $(VENV)/ready
 	$(BIN)/numcodecs-qpl demo
 
 bench: $(VENV)/ready
-	$(install) ".[bench]"
+	$(install) ".[benchmarks]"
 	$(BIN)/pytest benchmarks -c benchmarks/pytest.ini --benchmark-json=build/benchmarks.json
 	$(BIN)/python benchmarks/goals.py --json build/goals-1.json
 	$(BIN)/python benchmarks/report.py build/benchmarks.json build/goals-1.json
 
 bench-migration: $(VENV)/ready
-	$(install) ".[bench,test]"
+	$(install) ".[benchmarks,test]"
 	PYTHONPATH=tests $(BIN)/python benchmarks/migration.py --json build/migration.json --markdown build/migration.md
 	PYTHONPATH=tests $(BIN)/python benchmarks/relay_cost.py --json build/relay-cost.json
 

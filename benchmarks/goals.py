@@ -28,6 +28,7 @@ from raw_qpl import RawQpl, libqpl_version
 from numcodecs_qpl import QPL, compress_pages, decompress_pages, set_path, set_threads
 from numcodecs_qpl._core import compress_bound
 from numcodecs_qpl.bench.data import DATA_SETS
+from numcodecs_qpl.bench.host import cpu_model
 from numcodecs_qpl.codec import DEFAULT_BLOCK_SIZE
 from numcodecs_qpl.containers.gzip import HEADER, TRAILER
 
@@ -220,11 +221,8 @@ def memory_growth() -> Iterator[Row]:
 
 def machine() -> str:
     """What this ran on, in one line."""
-    cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    model = cpus[0].split(":")[1].strip() if cpus else platform.machine()
-    return (
-        f"{model}, {os.cpu_count()} CPUs, Python {platform.python_version()}, libqpl {libqpl_version()}, software path"
-    )
+    python = platform.python_version()
+    return f"{cpu_model()}, {os.cpu_count()} CPUs, Python {python}, libqpl {libqpl_version()}, software path"
 
 
 def main() -> None:

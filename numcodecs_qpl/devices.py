@@ -22,7 +22,7 @@ from pathlib import Path
 SYSFS = "/sys/bus/dsa/devices"
 """Where the idxd driver shows its devices; it is not there if the driver is not."""
 
-EMULATED = "emulated IAA (a device that Linux does not show)"
+EMULATED = "emulated IAA"
 """What does the work where libqpl has a device and Linux has none."""
 
 NODES = "/dev/iax"
@@ -181,7 +181,15 @@ def path_names(found: Sequence[Device]) -> dict[str, str]:
     libqpl believes whatever library it finds by the name of libaccel-config. Where Linux has shown no device (`found`
     is empty), what does the work is no IAA.
     """
-    return {"hardware": "IAA" if found else EMULATED, "software": "software path"}
+    return {
+        "hardware": hardware_label(found) + ("" if found else " (a device that Linux does not show)"),
+        "software": "software path",
+    }
+
+
+def hardware_label(found: Sequence[Device]) -> str:
+    """`path_names`' hardware where there is room for a word or two only."""
+    return "IAA" if found else EMULATED
 
 
 def _device(root: Path, path: Path) -> Device:

@@ -333,7 +333,7 @@ def test_version_names_the_package_and_libqpl() -> None:
     assert result.stdout == f"numcodecs-qpl {numcodecs_qpl.__version__} (libqpl {_core.libqpl_version()})\n"
 
 
-@pytest.mark.parametrize("arguments", [(), ("info",), ("demo",)])
+@pytest.mark.parametrize("arguments", [(), ("info",), ("demo",), ("bench",)])
 def test_every_help_has_an_example_and_keeps_to_100_columns(arguments: tuple[str, ...]) -> None:
     result = run(*arguments, "--help")
     assert (result.returncode, result.stderr) == (0, "")

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from numcodecs_qpl import __version__, _core
+from numcodecs_qpl.cli.bench import add_bench
 from numcodecs_qpl.cli.common import FAILED, INTERRUPTED, PROGRAM, examples, failed
 from numcodecs_qpl.cli.demo import add_demo
 from numcodecs_qpl.cli.info import add_info
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Deflate through Intel's libqpl: on an In-Memory Analytics Accelerator (IAA), or in software.",
-        epilog=examples("info", "demo --quick", "demo --help"),
+        epilog=examples("info", "demo --quick", "bench my.zarr", "bench --help"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     version = f"{PROGRAM} {__version__} (libqpl {_core.libqpl_version()})"
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     add_info(commands)
     add_demo(commands)
+    add_bench(commands)
     add_receive(commands)
     add_relay(commands)
     return parser

@@ -1,0 +1,179 @@
+"""Who is measured: QPL with each of its settings and on each path that can be used here, and its peers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numcodecs
+from isal import igzip, isal_zlib
+from numcodecs import blosc
+
+from numcodecs_qpl import QPL, get_path, get_threads, set_path, set_threads
+from numcodecs_qpl._core import path_in_force
+from numcodecs_qpl.codec import LEVELS
+from numcodecs_qpl.containers import CONTAINERS
+from numcodecs_qpl.devices import EMULATED, devices, hardware_label
+
+MOST_THREADS = 8
+"""Threads that share a chunk at most: as many as Blosc's own default."""
+
+
+OURS = "QPL"
+"""Family of this package."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to compress a chunk and to get it back.
+
+    Attributes
+    ----------
+    name : str
+        As tables and plots have it; no two are the same.
+    call : str
+        How a Python program gets it.
+    family : {"QPL", "deflate", "zstd", "LZ4"}
+        Whose format it is; QPL, which is deflate, is one of its own.
+    encode, decode : callable
+        Each takes a chunk and returns another.
+    path : {"hardware", "software"} or None
+        Where QPL is to run.
+    on : str
+        What does the work: "IAA", "emulated IAA" or "CPU".
+    container : {"gzip", "zlib", "deflate"} or None
+        QPL's.
+    threads : int
+        That share a chunk.
+    gzip : bool
+        Whether any gzip reads what it writes.
+    codec : bool
+        Whether it is a numcodecs codec, and so one that zarr can use.
+    """
+
+    name: str
+    call: str
+    family: str
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+    path: str | None = None
+    on: str = "CPU"
+    container: str | None = None
+    threads: int = 1
+    gzip: bool = False
+    codec: bool = True
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is QPL."""
+        return self.family == OURS
+
+    @property
+    def emulated(self) -> bool:
+        """Whether a software device did the work, that stands in for an IAA."""
+        return self.on == EMULATED
+
+    @property
+    def judged(self) -> bool:
+        """Whether it is compared with the others: one thread each, nothing that is emulated or that nobody should take.
+
+        Bare deflate has no checksum: damage may be read as data.
+        """
+        return self.threads == 1 and not self.emulated and self.container != "deflate"
+
+    def settle(self) -> None:
+        """Make the process's settings those it runs with."""
+        set_threads(self.threads)
+        if self.path is not None:
+            set_path(self.path)
+        blosc.use_threads = self.threads > 1
+        blosc.set_nthreads(self.threads)
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Bring the process's settings back at the end, whatever `Contender.settle` does."""
+    path, threads = get_path(), get_threads()
+    blosc_uses, blosc_threads = blosc.use_threads, blosc.get_nthreads()
+    try:
+        yield
+    finally:
+        set_path(path)
+        set_threads(threads)
+        blosc.use_threads = blosc_uses
+        blosc.set_nthreads(blosc_threads)
+
+
+def contenders(largest_chunk: int) -> list[Contender]:
+    """All that can be measured here.
+
+    Parameters
+    ----------
+    largest_chunk : int
+        Bytes. Threads share a chunk only if it is more than one member of gzip.
+
+    """
+    threads = 1
+    if largest_chunk > (QPL().block_size or 0):
+        threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
+    paths = _paths()
+    labels = {"hardware": hardware_label(devices()), "software": "software path" if len(paths) > 1 else ""}
+    ours = [contender for path in paths for contender in _qpl(path, labels[path], threads)]
+    return [*ours, *_peers(threads)]
+
+
+def _paths() -> list[str]:
+    in_force = path_in_force()
+    # Where the setting is one of the two paths, the other may be out of bounds.
+    return ["hardware", "software"] if (in_force, get_path()) == ("hardware", "auto") else [in_force]
+
+
+def _qpl(path: str, label: str, threads: int) -> Iterator[Contender]:
+    for level in LEVELS if path == "software" else LEVELS[:1]:
+        for container in CONTAINERS:
+            for count in sorted({1, threads}) if container == "gzip" else [1]:
+                codec = QPL(level, container)
+                name = f"QPL {level}" + (f" {container}" if container != "gzip" else "")
+                yield Contender(
+                    ", ".join(filter(None, [name, label, f"{count} threads" if count > 1 else ""])),
+                    f"numcodecs_qpl.QPL(level={level}, container={container!r})",
+                    OURS,
+                    codec.encode,
+                    codec.decode,
+                    path,
+                    label if path == "hardware" else "CPU",
+                    container,
+                    count,
+                    gzip=container == "gzip",
+                )
+
+
+def _peers(threads: int) -> Iterator[Contender]:
+    for level in (1, 6):
+        yield _numcodec(f"gzip {level}", "deflate", numcodecs.GZip(level), gzip=True)
+    yield _numcodec("zlib 1", "deflate", numcodecs.Zlib(1))
+    for level in (0, 1, 2, 3):
+        yield Contender(
+            f"isal gzip {level}",
+            f"isal.igzip.compress(chunk, {level}), isal.isal_zlib.decompress(chunk, wbits=31)",
+            "deflate",
+            partial(igzip.compress, compresslevel=level),
+            partial(isal_zlib.decompress, wbits=isal_zlib.MAX_WBITS + 16),  # gzip of one member
+            gzip=True,
+            codec=False,
+        )
+    for level in (1, 3, 9):
+        yield _numcodec(f"zstd {level}", "zstd", numcodecs.Zstd(level))
+    yield _numcodec("lz4", "LZ4", numcodecs.LZ4())
+    for count in sorted({1, threads}):
+        mark = f", {count} threads" if count > 1 else ""
+        yield _numcodec(f"blosc lz4{mark}", "LZ4", numcodecs.Blosc("lz4"), threads=count)
+        yield _numcodec(f"blosc zstd 1{mark}", "zstd", numcodecs.Blosc("zstd", 1), threads=count)
+
+
+def _numcodec(name: str, family: str, codec: Any, *, gzip: bool = False, threads: int = 1) -> Contender:
+    return Contender(name, f"numcodecs.{codec!r}", family, codec.encode, codec.decode, gzip=gzip, threads=threads)

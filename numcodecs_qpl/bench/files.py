@@ -1,0 +1,72 @@
+"""Files that the command writes: whole or not at all, and never over the user's data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from numcodecs_qpl.bench.errors import BenchError
+
+FORMAT = "numcodecs-qpl bench 1"
+"""First value of a document; the number goes up when what is in there changes its meaning or its place."""
+
+BEGINNING = f'{{\n  "format": "{FORMAT.rpartition(" ")[0]}'
+
+
+def check_output(path: Path) -> None:
+    """Say now what would hinder `write_whole` after the work.
+
+    Raises
+    ------
+    BenchError
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise BenchError(f"{path} cannot be written: there is no folder {folder}")
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise BenchError(f"{path} cannot be written: it is a folder, or {folder} is read-only")
+
+
+def check_document(path: Path) -> None:
+    """Refuse to write a document over a file that is none: it may be the user's data, given in the wrong place.
+
+    Raises
+    ------
+    BenchError
+    """
+    check_output(path)
+    try:
+        with path.open(errors="replace") as file:
+            ours = file.read(len(BEGINNING)) == BEGINNING
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BenchError(f"{path} cannot be used: {error.strerror}") from error
+    if not ours:
+        raise BenchError(
+            f"{path} is there already and was not written by --json: give another name, or put the data before --json"
+        )
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` make the file, which is there whole or not at all.
+
+    Parameters
+    ----------
+    write : callable
+        Is given the path to write to, which has the suffix of `path`.
+
+    Raises
+    ------
+    BenchError
+        If it can't be written.
+    """
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(beside)
+        beside.replace(path)
+    except OSError as error:
+        raise BenchError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,55 @@
+"""Where something was measured: machine, versions, and what QPL runs on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import zlib
+from pathlib import Path
+from typing import Any
+
+from numcodecs_qpl import __version__, _core, get_path
+from numcodecs_qpl.devices import devices, path_names
+
+
+def cpu_model() -> str:
+    """The processor's name, or its architecture where Linux does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def host_facts() -> dict[str, Any]:
+    """All that is told of the host, for JSON."""
+    return {
+        "cpu": cpu_model(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "load_average": os.getloadavg()[0],
+        "kernel": platform.release(),
+        "versions": {
+            "numcodecs-qpl": __version__,
+            "libqpl": _core.libqpl_version(),
+            "Python": platform.python_version(),
+            "zlib": zlib.ZLIB_RUNTIME_VERSION,
+            **{package: importlib.metadata.version(package) for package in ("numcodecs", "isal", "numpy")},
+        },
+    }
+
+
+def path_facts() -> dict[str, str]:
+    """The path setting, the path in force, and what people call that."""
+    path = _core.path_in_force()
+    return {"setting": get_path(), "in_force": path, "name": path_names(devices())[path]}
+
+
+def host_text() -> str:
+    """The host in one line."""
+    facts = host_facts()
+    cpus = facts["cpus"]
+    return (
+        f"{facts['cpu']}, {cpus} CPU{'s' * (cpus != 1)}; libqpl {facts['versions']['libqpl']}, {path_facts()['name']}"
+    )

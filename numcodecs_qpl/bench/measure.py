@@ -1,0 +1,165 @@
+"""How long each contender takes for the chunks of a sample."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from numcodecs_qpl import CorruptDataError, QplError, reset_stats, stats
+from numcodecs_qpl.bench.contenders import Contender
+from numcodecs_qpl.bench.errors import BenchError
+from numcodecs_qpl.bench.sample import Chunk, Sample
+from numcodecs_qpl.bench.verdict import Figures
+
+MB = 10**6
+GB = 10**9
+
+Announce = Callable[[str, int], None]
+"""Is told who comes next, and how many turns there are in all."""
+
+
+@dataclass
+class Times:
+    """Seconds that a sample took, of each round: by the clock, and of all CPUs for the whole process."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a contender.
+
+    Attributes
+    ----------
+    contender : Contender
+    size, encoded : int
+        Bytes of the sample and of what became of it.
+    encode, decode : Times
+    counts : dict
+        What `numcodecs_qpl.stats` counted while the sample was encoded and decoded once; empty for peers.
+    """
+
+    contender: Contender
+    size: int
+    encoded: int
+    counts: dict[str, dict[str, int]]
+    encode: Times = field(default_factory=Times)
+    decode: Times = field(default_factory=Times)
+
+    def figures(self) -> Figures:
+        """The medians."""
+        return Figures(
+            self.contender.name,
+            ratio=self.size / self.encoded,
+            encode=self.size / MB / median(self.encode.wall),
+            decode=self.size / MB / median(self.decode.wall),
+            encode_cpu=median(self.encode.cpu) / self.size * GB,
+            decode_cpu=median(self.decode.cpu) / self.size * GB,
+            ours=self.contender.ours,
+            gzip=self.contender.gzip,
+            codec=self.contender.codec,
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A sample and what came of everyone on it.
+
+    Attributes
+    ----------
+    sample : Sample
+    results : list of Result
+        Those of one sample were measured in turns, round after round.
+    left_out : dict
+        By name: why a contender is no part of it.
+    """
+
+    sample: Sample
+    results: list[Result]
+    left_out: dict[str, str]
+
+
+def measure(
+    sample: Sample, everyone: list[Contender], *, seconds: float, least_rounds: int, announce: Announce
+) -> Measured:
+    """Let everyone encode and decode the sample, in turns, for about so many seconds.
+
+    The first round is not counted: in it the chunks are compared.
+
+    Raises
+    ------
+    BenchError
+        If a chunk does not come back as it was put in, or a peer or QPL on the software path fails.
+    QplError
+        If a device is lost on the way.
+    """
+    results: list[Result] = []
+    left_out: dict[str, str] = {}
+    start = time.perf_counter()
+    for contender in everyone:
+        announce(contender.name, (1 + least_rounds) * len(everyone))
+        contender.settle()
+        try:
+            results.append(_checked(contender, sample))
+        except QplError as error:
+            # A device may not do what is asked, but what it does has to be right.
+            if contender.path != "hardware" or isinstance(error, CorruptDataError):
+                raise BenchError(f"{contender.name} failed: {error}") from error
+            left_out[contender.name] = str(error)
+    taken = time.perf_counter() - start
+    rounds = max(least_rounds, int((seconds - taken) / taken))
+    order = list(results)
+    for _ in range(rounds):
+        for result in order:
+            announce(result.contender.name, len(everyone) + rounds * len(order))
+            result.contender.settle()
+            _time(result, sample.chunks)
+        order.append(order.pop(0))  # so that nobody always comes after the same one
+    return Measured(sample, results, left_out)
+
+
+def _checked(contender: Contender, sample: Sample) -> Result:
+    reset_stats()
+    encoded = 0
+    for number, chunk in enumerate(sample.chunks, 1):
+        where = f"{contender.name}, chunk {number} of {len(sample.chunks)} of {sample.name}"
+        try:
+            stored = contender.encode(chunk)
+            found = contender.decode(stored)
+        except QplError:
+            raise
+        except Exception as error:  # every codec has errors of its own
+            raise BenchError(f"{where}: {type(error).__name__}: {error}") from error
+        if not _same(chunk, found):
+            raise BenchError(f"{where} did not come back as it was put in")
+        encoded += len(stored)
+    return Result(contender, sample.size, encoded, stats() if contender.ours else {})
+
+
+def _same(chunk: Chunk, found: Any) -> bool:
+    return np.array_equal(np.frombuffer(found, "u1"), chunk.view("u1"))
+
+
+def _time(result: Result, chunks: list[Chunk]) -> None:
+    encoded: list[Any] = []
+    _run(result.encode, lambda: encoded.extend(map(result.contender.encode, chunks)))
+    _run(result.decode, lambda: _use_up(result.contender.decode, encoded))
+
+
+def _run(times: Times, work: Callable[[], None]) -> None:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    times.wall.append(time.perf_counter() - wall)
+    times.cpu.append(time.process_time() - cpu)
+
+
+def _use_up(decode: Callable[[Any], Any], encoded: list[Any]) -> None:
+    """Decode each and keep none: what comes out takes the place of what came out before, as in a program's loop."""
+    for stored in encoded:
+        decode(stored)

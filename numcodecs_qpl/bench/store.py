@@ -1,0 +1,138 @@
+"""Chunks of a zarr store, as its codec gets them: decoded, whole, with the filters undone. It needs zarr."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from numcodecs_qpl.bench.errors import BenchError
+from numcodecs_qpl.bench.sample import MOST, Chunk, Sample, as_items, name_of, size_text, spread
+
+MOST_LOOKS = 4096
+"""Chunks that are read at most in search of those that are stored."""
+
+
+@dataclass
+class _Arrays:
+    """What a store has: arrays to measure, and sentences on those that cannot be."""
+
+    arrays: list[tuple[str, zarr.Array[Any]]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, array: zarr.Array[Any]) -> None:
+        """Sort an array in."""
+        if np.dtype(array.dtype).hasobject or array.dtype.kind == "T":
+            self.notes.append(f"{name} is left out: it holds objects or text of variable length.")
+        elif array.size == 0:
+            self.notes.append(f"{name} is left out: its shape {array.shape} has no elements.")
+        elif _chunk_bytes(array) > MOST:
+            size = size_text(_chunk_bytes(array))
+            self.notes.append(f"{name} is left out: its chunks have {size}, and {size_text(MOST)} are the limit here.")
+        else:
+            self.arrays.append((name, array))
+            if array.filters:
+                self.notes.append(f"{name}: what is measured is its values, without the filters it has in the store.")
+
+
+def of_store(path: Path, sample_size: int) -> Sample:
+    """Chunks of the zarr array in the folder `path`, or of all arrays of the group there.
+
+    Chunks that hold nothing but the fill value are no part of it: zarr does not store such.
+
+    Raises
+    ------
+    BenchError
+        If it can't be read or has nothing to measure.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on formats and codecs of a store that we only read
+        try:
+            found = _open(path)
+            return _sample(path, found, sample_size)
+        except BenchError:
+            raise
+        except Exception as error:  # every store and codec has errors of its own
+            raise BenchError(f"the zarr store {path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _open(path: Path) -> _Arrays:
+    try:
+        root = zarr.open(path, mode="r")
+    except FileNotFoundError as error:
+        raise BenchError(
+            f"{path} is a folder, but no zarr store: give a file, or the folder of a zarr array or group"
+        ) from error
+    found = _Arrays()
+    if isinstance(root, zarr.Array):
+        found.add(name_of(path), root)
+    else:
+        for name, array in sorted(root.members(max_depth=None)):
+            if isinstance(array, zarr.Array):
+                found.add(name, array)
+    if not found.arrays:
+        what = " ".join(found.notes) or "It has no arrays."
+        raise BenchError(f"the zarr store {path} has nothing to measure. {what}")
+    return found
+
+
+def _sample(path: Path, found: _Arrays, sample_size: int) -> Sample:
+    counts = [math.prod(_grid(array)) for _, array in found.arrays]
+    total = sum(counts)
+    ends = np.cumsum(counts)
+    taken: dict[int, Chunk] = {}
+    size = empty = 0
+    for index, _ in zip(spread(total), range(MOST_LOOKS), strict=False):
+        which = int(np.searchsorted(ends, index, side="right"))
+        name, array = found.arrays[which]
+        if taken and size + _chunk_bytes(array) > sample_size:
+            break
+        number = index - int(ends[which]) + counts[which]
+        chunk = _chunk(name, array, np.unravel_index(number, _grid(array)))
+        if chunk is None:
+            empty += 1
+            continue
+        taken[index] = chunk
+        size += chunk.nbytes
+    if not taken:
+        raise BenchError(
+            f"the zarr store {path} has nothing to measure: in {empty:,} of {total:,} chunks, spread evenly, there is "
+            "nothing but the fill value"
+        )
+    notes = found.notes
+    if empty:
+        notes.append(f"{empty:,} chunks more were looked at and hold nothing but the fill value: zarr stores no such.")
+    whole = sum(count * _chunk_bytes(array) for count, (_, array) in zip(counts, found.arrays, strict=True))
+    return Sample(name_of(path), [taken[index] for index in sorted(taken)], total, whole, tuple(notes))
+
+
+def _chunk(name: str, array: zarr.Array[Any], at: tuple[np.intp, ...]) -> Chunk | None:
+    """The chunk at that place of the grid as it is before the codec; None if it holds the fill value alone."""
+    region = tuple(
+        slice(int(i) * size, min(length, (int(i) + 1) * size))
+        for i, size, length in zip(at, array.chunks, array.shape, strict=True)
+    )
+    fill = np.zeros((), array.dtype) if array.fill_value is None else np.asarray(array.fill_value, array.dtype)
+    # A chunk at the edge is filled up in the store.
+    chunk = np.full(array.chunks, fill, array.dtype, order=array.order)
+    try:
+        chunk[tuple(slice(0, part.stop - part.start) for part in region)] = array[region]
+    except Exception as error:  # every store and codec has errors of its own
+        place = ", ".join(map(str, at))
+        raise BenchError(f"chunk ({place}) of {name} cannot be read: {type(error).__name__}: {error}") from error
+    if chunk.tobytes() == fill.tobytes() * chunk.size:
+        return None
+    return as_items(chunk)
+
+
+def _grid(array: zarr.Array[Any]) -> tuple[int, ...]:
+    return tuple(-(-length // size) for length, size in zip(array.shape, array.chunks, strict=True))
+
+
+def _chunk_bytes(array: zarr.Array[Any]) -> int:
+    return math.prod(array.chunks) * int(array.dtype.itemsize)

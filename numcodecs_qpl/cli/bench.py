@@ -1,0 +1,150 @@
+"""The command ``numcodecs-qpl bench``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from numcodecs_qpl.bench.errors import BenchError
+from numcodecs_qpl.bench.files import check_document, check_output
+from numcodecs_qpl.bench.sample import CHUNK_SIZE, MOST, size_text
+from numcodecs_qpl.bench.verdict import RULES
+from numcodecs_qpl.cli.common import OK, examples, failed
+
+if TYPE_CHECKING:
+    from numcodecs_qpl.cli.common import Commands
+
+INSTALL = 'pip install "numcodecs-qpl[bench]"'
+
+PLOT_SUFFIXES = (".pdf", ".png", ".svg")
+
+
+def add_bench(commands: Commands) -> None:
+    """Describe ``numcodecs-qpl bench`` to argparse."""
+    command = commands.add_parser(
+        "bench",
+        help="your data through QPL and the usual codecs: ratio, speed, CPU time, what to choose",
+        description="Measure QPL, with each of its settings on each path that can be used here, beside\n"
+        "numcodecs' codecs and ISA-L: ratio, speed both ways and CPU time, on your own data, in one\n"
+        "run; and say what to choose, also where that is not QPL. What comes back is compared bit for\n"
+        f"bit. What it needs is installed by: {INSTALL}",
+        epilog=f"the rules by which it chooses:\n{_indented(RULES)}\n\n"
+        + examples(
+            "bench --quick",
+            "bench temperature.zarr",
+            "bench measurements.npy --chunk-size 256K --plot bench.png",
+            "bench temperature.zarr --json bench.json",
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "data",
+        nargs="?",
+        type=Path,
+        metavar="DATA",
+        help="a file (of a .npy file its array), or the folder of a zarr array or group, whose chunks are taken; "
+        "without it, two fields of numbers and a text that are made here",
+    )
+    how_long = command.add_mutually_exclusive_group()
+    how_long.add_argument("--quick", action="store_true", help="a few seconds, on a small sample: rougher figures")
+    how_long.add_argument(
+        "--seconds", type=_seconds, metavar="S", help="time to measure in all (default: 30), in at least five rounds"
+    )
+    command.add_argument(
+        "--sample",
+        type=_size,
+        metavar="SIZE",
+        help=f"measure about so much of the data, spread evenly (default: 16M; up to {MOST >> 20}M)",
+    )
+    command.add_argument(
+        "--chunk-size",
+        type=_size,
+        metavar="SIZE",
+        help="cut a file into chunks of SIZE, as 65536, 64K or 1M (default: 1M); a zarr store has its own",
+    )
+    command.add_argument(
+        "--json",
+        nargs="?",
+        const=Path("-"),
+        type=Path,
+        metavar="FILE",
+        help="write all that was measured to FILE, which ends with .json; without FILE, print it instead of text",
+    )
+    command.add_argument("--plot", type=_plot_file, metavar="FILE", help="draw it: FILE ends with .png, .svg or .pdf")
+    command.set_defaults(run=lambda arguments: _bench(arguments, command))
+
+
+def _bench(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> int:
+    only_json = arguments.json == Path("-")
+    if arguments.json is not None and not only_json and arguments.json.suffix != ".json":
+        command.error(f"argument --json: {arguments.json} does not end with .json (put the data before --json)")
+    is_store = arguments.data is not None and arguments.data.is_dir()
+    if is_store and arguments.chunk_size is not None:
+        command.error(f"argument --chunk-size: {arguments.data} is a folder, and a zarr store has chunks of its own")
+    if (
+        arguments.data is not None
+        and arguments.plot is not None
+        and arguments.plot.resolve() == arguments.data.resolve()
+    ):
+        command.error(f"argument --plot: {arguments.plot} is the data")
+    needs = ["rich", *["matplotlib"] * (arguments.plot is not None), *["zarr"] * is_store]
+    missing = [package for package in needs if importlib.util.find_spec(package) is None]
+    if missing:
+        return failed(f"this needs {', '.join(missing)}: {INSTALL}")
+    try:
+        from numcodecs_qpl.bench import run
+    except ImportError as error:  # there, but not of the version that is needed
+        return failed(f"what is installed cannot be used ({error}): {INSTALL}")
+    sample = arguments.sample or (run.QUICK_SAMPLE if arguments.quick else run.SAMPLE)
+    wishes = run.Wishes(
+        data=arguments.data,
+        sample=sample,
+        chunk_size=arguments.chunk_size or CHUNK_SIZE,
+        seconds=0 if arguments.quick else arguments.seconds or run.SECONDS,
+        rounds=run.QUICK_ROUNDS if arguments.quick else run.LEAST_ROUNDS,
+        json=None if only_json else arguments.json,
+        plot=arguments.plot,
+        only_json=only_json,
+    )
+    try:
+        if wishes.json is not None:
+            check_document(wishes.json)
+        if wishes.plot is not None:
+            check_output(wishes.plot)
+        run.run(wishes)
+    except BenchError as error:
+        return failed(str(error))
+    return OK
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+)([KM]?)(?:iB)?", text)
+    size = int(match[1]) << {"": 0, "K": 10, "M": 20}[match[2]] if match else 0
+    if not 1 <= size <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size from 1 to {size_text(MOST)}, as 65536, 64K or 1M")
+    return size
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
+def _plot_file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in PLOT_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text!r} does not end with one of {', '.join(PLOT_SUFFIXES)}")
+    return path
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())

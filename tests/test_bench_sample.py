@@ -1,0 +1,351 @@
+"""The chunks that the bench takes from files and zarr stores, and what it says where there are none to take."""
+
+import gzip
+import itertools
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+import numpy.typing as npt
+import pytest
+import zarr
+
+from numcodecs_qpl.bench.data import DATA_SETS
+from numcodecs_qpl.bench.errors import BenchError
+from numcodecs_qpl.bench.sample import MOST, Chunk, as_items, made_here, of_file, size_text, spread
+from numcodecs_qpl.bench.store import of_store
+
+
+def values(count: int, dtype: str = "<i4") -> npt.NDArray[Any]:
+    return np.random.default_rng(0).integers(1, 1000, count).astype(dtype)
+
+
+def joined(chunks: list[Chunk]) -> bytes:
+    return b"".join(chunk.tobytes() for chunk in chunks)
+
+
+def create(path: Path, data: npt.NDArray[Any], chunks: tuple[int, ...], **more: Any) -> zarr.Array[Any]:
+    array = zarr.create_array(path, data=data, chunks=chunks, **more)
+    assert isinstance(array, zarr.Array)
+    return array
+
+
+# ---- Spreading ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 10, 97, 1000, 4096])
+def test_every_index_comes_once(count: int) -> None:
+    assert sorted(spread(count)) == list(range(count))
+
+
+@pytest.mark.parametrize("taken", [2, 5, 16, 100])
+def test_every_beginning_is_spread_evenly(taken: int) -> None:
+    chosen = sorted(itertools.islice(spread(10_000), taken))
+    gaps = np.diff([*chosen, chosen[0] + 10_000])
+    assert gaps.max() < 2 * 10_000 / taken
+    assert gaps.min() > 0.3 * 10_000 / taken
+
+
+def test_a_beginning_is_not_in_step_with_the_rows_of_a_grid() -> None:
+    chosen = list(itertools.islice(spread(96), 14))
+    assert {index % 8 for index in chosen} == set(range(8))
+
+
+@pytest.mark.parametrize(("size", "text"), [(5, "5 bytes"), (1024, "1 KiB"), (1536 << 10, "1.5 MiB")])
+def test_sizes_are_told_as_people_say_them(size: int, text: str) -> None:
+    assert size_text(size) == text
+
+
+# ---- Built-in data ------------------------------------------------------------------------------
+
+
+def test_the_built_in_sets_are_numbers_and_text_in_chunks() -> None:
+    samples = made_here(3000, 1000)
+    assert [sample.name for sample in samples] == [f"{name} (made here)" for name in DATA_SETS]
+    assert [sample.chunks[0].dtype.str for sample in samples] == ["<f4", "<i2", "|u1"]
+    for sample, make in zip(samples, DATA_SETS.values(), strict=True):
+        assert joined(sample.chunks) == make(3000)
+        assert [chunk.nbytes for chunk in sample.chunks] == [1000] * 3
+
+
+def test_a_chunk_size_that_is_no_multiple_of_the_numbers_gives_bytes() -> None:
+    assert made_here(1001, 1001)[0].chunks[0].dtype == np.dtype("u1")
+
+
+# ---- Files --------------------------------------------------------------------------------------
+
+
+def test_a_small_file_is_taken_whole(tmp_path: Path) -> None:
+    data = os.urandom(2500)
+    (tmp_path / "file").write_bytes(data)
+    sample = of_file(tmp_path / "file", 10_000, 1000)
+    assert [chunk.nbytes for chunk in sample.chunks] == [1000, 1000, 500]
+    assert joined(sample.chunks) == data
+    assert str(sample) == "file: all of it, 0.00 MB, in chunks of up to 1000 bytes"
+
+
+def test_of_a_large_file_evenly_spread_pieces_are_taken_and_that_is_told(tmp_path: Path) -> None:
+    data = os.urandom(1_000_000)
+    (tmp_path / "file").write_bytes(data)
+    sample = of_file(tmp_path / "file", 200_000, 1000)
+    places = [data.index(chunk.tobytes()) for chunk in sample.chunks]
+    assert len(places) == 200
+    assert places == sorted(places)
+    assert max(np.diff(places)) <= 10_000
+    assert str(sample) == ("file: 200 of 1,000 chunks, spread evenly: 0.2 of 1.0 MB, in chunks of up to 1000 bytes")
+
+
+def test_of_an_npy_file_the_numbers_are_taken(tmp_path: Path) -> None:
+    data = values(1000, "<i4").reshape(10, 100)
+    np.save(tmp_path / "data.npy", data)
+    sample = of_file(tmp_path / "data.npy", 10_000, 1002)
+    assert [chunk.nbytes for chunk in sample.chunks] == [1000] * 4
+    assert sample.chunks[0].dtype == data.dtype
+    assert joined(sample.chunks) == data.tobytes()
+
+
+def test_an_npy_file_in_fortrans_order_is_taken_as_it_lies(tmp_path: Path) -> None:
+    data = np.asfortranarray(values(400_000).reshape(1000, 400))
+    np.save(tmp_path / "data.npy", data)
+    assert joined(of_file(tmp_path / "data.npy", MOST, 1 << 20).chunks) == data.tobytes("F")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "items"),
+    [("<f8", "<f8"), (">f4", ">f4"), ("<c16", "<c16"), ("?", "|b1"), ("M8[s]", "<i8"), ("<U3", "<u4"), ("S5", "|u1")],
+)
+def test_every_dtype_becomes_numbers_of_its_item_size(dtype: str, items: str) -> None:
+    data = values(12, "<i4").astype(dtype) if dtype != "M8[s]" else values(12, "<i8").view(dtype)
+    found = as_items(data.reshape(3, 4))
+    assert found.dtype == np.dtype(items)
+    assert found.tobytes() == data.tobytes()
+
+
+def test_records_become_bytes() -> None:
+    data = np.zeros(7, [("a", "<i4"), ("b", "<f8")])
+    assert as_items(data).dtype == np.dtype("u1")
+    assert as_items(data).nbytes == data.nbytes
+
+
+@pytest.mark.parametrize(
+    ("beginning", "name"),
+    [
+        (gzip.compress(b"a"), "gzip"),
+        (b"PK\x03\x04", "zip"),
+        (numcodecs.Zstd().encode(b"a"), "zstd"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    ],
+)
+def test_a_file_that_is_compressed_already_is_told(tmp_path: Path, beginning: bytes, name: str) -> None:
+    (tmp_path / "file").write_bytes(beginning + bytes(100))
+    (note,) = of_file(tmp_path / "file", 1000, 1000).notes
+    assert note.startswith(f"This file is {name}")
+
+
+def test_of_other_files_nothing_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"P")
+    assert of_file(tmp_path / "file", 1000, 1000).notes == ()
+
+
+def test_an_empty_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BenchError, match=r"the file .*/file is empty: give one with data"):
+        of_file(tmp_path / "file", 1000, 1000)
+
+
+def test_an_empty_array_is_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", np.zeros((3, 0)))
+    with pytest.raises(BenchError, match=r"the array .*/data.npy is empty"):
+        of_file(tmp_path / "data.npy", 1000, 1000)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r".*/missing cannot be read: No such file or directory"):
+        of_file(tmp_path / "missing", 1000, 1000)
+
+
+def test_a_device_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"/dev/null is neither a file nor a folder"):
+        of_file(Path("/dev/null"), 1000, 1000)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+def test_a_file_that_is_called_npy_and_is_none_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "data.npy").write_bytes(content)
+    with pytest.raises(BenchError, match=r"data.npy is no .npy file that can be measured .*: by another name"):
+        of_file(tmp_path / "data.npy", 1000, 1000)
+
+
+def test_an_npy_file_of_objects_is_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", np.array([1, "a"], object), allow_pickle=True)
+    with pytest.raises(BenchError, match=r"data.npy is no .npy file that can be measured"):
+        of_file(tmp_path / "data.npy", 1000, 1000)
+
+
+def test_a_name_that_is_no_text_and_a_path_without_a_name_can_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
+    path.write_bytes(b"data")
+    assert of_file(path, 10, 10).name == "caf\N{REPLACEMENT CHARACTER}"
+    create(tmp_path / "a.zarr", values(8), (4,))
+    monkeypatch.chdir(tmp_path / "a.zarr")
+    assert of_store(Path(), 1000).name == "a.zarr"
+
+
+# ---- zarr stores --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("compressors", [None, "auto"])
+def test_of_an_array_its_chunks_are_taken_decoded(tmp_path: Path, zarr_format: Any, compressors: Any) -> None:
+    data = values(64).reshape(8, 8)
+    create(tmp_path / "a.zarr", data, (4, 8), zarr_format=zarr_format, compressors=compressors)
+    sample = of_store(tmp_path / "a.zarr", 10_000)
+    assert joined(sample.chunks) == data.tobytes()
+    assert [chunk.size for chunk in sample.chunks] == [32, 32]
+    assert sample.chunks[0].dtype == data.dtype
+    assert (sample.name, sample.notes) == ("a.zarr", ())
+
+
+def test_a_chunk_at_the_edge_is_filled_up_as_it_is_in_the_store(tmp_path: Path) -> None:
+    data = values(25).reshape(5, 5)
+    create(tmp_path / "a.zarr", data, (3, 3), compressors=None, fill_value=7)
+    stored = [(tmp_path / "a.zarr/c" / place).read_bytes() for place in ("0/0", "0/1", "1/0", "1/1")]
+    assert joined(of_store(tmp_path / "a.zarr", 10_000).chunks) == b"".join(stored)
+
+
+def test_an_array_in_fortrans_order_gives_chunks_as_they_are_in_the_store(tmp_path: Path) -> None:
+    create(tmp_path / "a.zarr", values(20).reshape(4, 5), (4, 5), zarr_format=2, compressors=None, order="F")
+    assert joined(of_store(tmp_path / "a.zarr", 10_000).chunks) == (tmp_path / "a.zarr/0.0").read_bytes()
+
+
+def test_of_a_sharded_array_the_inner_chunks_are_taken(tmp_path: Path) -> None:
+    data = values(64)
+    create(tmp_path / "a.zarr", data, (8,), shards=(32,))
+    sample = of_store(tmp_path / "a.zarr", 10_000)
+    assert [chunk.size for chunk in sample.chunks] == [8] * 8
+    assert joined(sample.chunks) == data.tobytes()
+
+
+def test_an_array_of_one_number_has_one_chunk(tmp_path: Path) -> None:
+    create(tmp_path / "a.zarr", np.array(5, "<i4"), ())
+    assert joined(of_store(tmp_path / "a.zarr", 10_000).chunks) == np.array(5, "<i4").tobytes()
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_of_a_group_all_arrays_are_taken_at_every_depth(tmp_path: Path, zarr_format: Any) -> None:
+    group = zarr.create_group(tmp_path / "g.zarr", zarr_format=zarr_format)
+    group.create_array("b/c", data=values(16, "<i2"), chunks=(8,))
+    group.create_array("a", data=values(8, "<f8"), chunks=(8,))
+    sample = of_store(tmp_path / "g.zarr", 10_000)
+    assert [chunk.dtype.str for chunk in sample.chunks] == ["<f8", "<i2", "<i2"]
+    assert (sample.total_chunks, sample.total_bytes) == (3, 8 * 8 + 16 * 2)
+
+
+def test_of_a_large_array_evenly_spread_chunks_are_taken_and_that_is_told(tmp_path: Path) -> None:
+    data = np.arange(1, 10_001, dtype="<i4")
+    create(tmp_path / "a.zarr", data, (100,))
+    sample = of_store(tmp_path / "a.zarr", 10 * 400 + 399)
+    assert [chunk.size for chunk in sample.chunks] == [100] * 10
+    starts = [int(chunk[0]) for chunk in sample.chunks]
+    assert max(np.diff(starts)) <= 2000
+    assert str(sample).startswith("a.zarr: 10 of 100 chunks, spread evenly: 0.0 of 0.0 MB")
+
+
+def test_a_chunk_that_is_larger_than_the_sample_is_taken_all_the_same(tmp_path: Path) -> None:
+    create(tmp_path / "a.zarr", values(200), (100,))
+    assert [chunk.size for chunk in of_store(tmp_path / "a.zarr", 10).chunks] == [100]
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_chunks_that_are_not_stored_are_no_part_of_the_sample(tmp_path: Path, zarr_format: Any) -> None:
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=(100,), chunks=(10,), dtype="<f4", fill_value=np.nan, zarr_format=zarr_format
+    )
+    data = values(10, "<f4")
+    array[30:40] = data
+    array[90:] = np.nan
+    sample = of_store(tmp_path / "a.zarr", 10_000)
+    assert joined(sample.chunks) == data.tobytes()
+    assert sample.notes == ("9 chunks more were looked at and hold nothing but the fill value: zarr stores no such.",)
+
+
+def test_a_store_without_any_chunk_is_told(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "a.zarr", shape=(100,), chunks=(10,), dtype="<f4")
+    with pytest.raises(BenchError, match=r"a.zarr has nothing to measure: in 10 of 10 chunks, spread evenly, there is"):
+        of_store(tmp_path / "a.zarr", 10_000)
+
+
+def test_filters_are_not_applied_and_that_is_told(tmp_path: Path) -> None:
+    data = values(16)
+    create(tmp_path / "a.zarr", data, (8,), zarr_format=2, filters=[numcodecs.Delta("<i4")])
+    sample = of_store(tmp_path / "a.zarr", 10_000)
+    assert joined(sample.chunks) == data.tobytes()
+    assert sample.notes == ("a.zarr: what is measured is its values, without the filters it has in the store.",)
+
+
+def test_records_in_a_store_are_bytes(tmp_path: Path) -> None:
+    data = np.ones(8, [("a", "<i4"), ("b", "<f8")])
+    create(tmp_path / "a.zarr", data, (8,), zarr_format=2)
+    assert joined(of_store(tmp_path / "a.zarr", 10_000).chunks) == data.tobytes()
+
+
+def unusual(path: Path) -> None:
+    """A group of arrays that cannot be measured."""
+    group = zarr.create_group(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        group.create_array("words", shape=(3,), dtype=str)
+    group.create_array("empty", shape=(0, 3), dtype="<f4")
+    group.create_array("huge", shape=(1 << 28,), chunks=(1 << 28,), dtype="<f4")
+
+
+def test_a_group_that_has_nothing_to_measure_is_told_with_the_reason_of_each_array(tmp_path: Path) -> None:
+    unusual(tmp_path / "g.zarr")
+    with pytest.raises(BenchError) as caught:
+        of_store(tmp_path / "g.zarr", 10_000)
+    assert str(caught.value) == (
+        f"the zarr store {tmp_path}/g.zarr has nothing to measure. "
+        "empty is left out: its shape (0, 3) has no elements. "
+        "huge is left out: its chunks have 1024 MiB, and 256 MiB are the limit here. "
+        "words is left out: it holds objects or text of variable length."
+    )
+
+
+def test_what_cannot_be_measured_is_left_out_and_told(tmp_path: Path) -> None:
+    unusual(tmp_path / "g.zarr")
+    data = values(10)
+    zarr.open_group(tmp_path / "g.zarr").create_array("good", data=data)
+    sample = of_store(tmp_path / "g.zarr", 10_000)
+    assert joined(sample.chunks) == data.tobytes()
+    assert [note.partition(" ")[0] for note in sample.notes] == ["empty", "huge", "words"]
+
+
+def test_a_group_without_arrays_is_told(tmp_path: Path) -> None:
+    zarr.create_group(tmp_path / "g.zarr")
+    with pytest.raises(BenchError, match=r"g.zarr has nothing to measure. It has no arrays."):
+        of_store(tmp_path / "g.zarr", 10_000)
+
+
+def test_a_folder_that_is_no_store_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BenchError, match=r"is a folder, but no zarr store: give a file, or the folder of a zarr"):
+        of_store(tmp_path, 10_000)
+
+
+@pytest.mark.parametrize("metadata", ["{", '{"zarr_format": 3, "node_type": "array"}'])
+def test_metadata_that_zarr_cannot_read_is_told(tmp_path: Path, metadata: str) -> None:
+    (tmp_path / "zarr.json").write_text(metadata)
+    with pytest.raises(BenchError, match=r"^the zarr store .* cannot be read: \w+: "):
+        of_store(tmp_path, 10_000)
+
+
+def test_a_chunk_that_cannot_be_read_is_told_with_its_place(tmp_path: Path) -> None:
+    create(tmp_path / "a.zarr", values(64).reshape(8, 8), (4, 4))
+    (tmp_path / "a.zarr/c/1/0").write_bytes(b"damage")
+    with pytest.raises(BenchError, match=r"^chunk \(1, 0\) of a.zarr cannot be read: \w+: "):
+        of_store(tmp_path / "a.zarr", 10_000)

@@ -1,0 +1,240 @@
+"""What the bench would choose, on made-up figures."""
+
+import pytest
+
+from numcodecs_qpl.bench.verdict import (
+    CLOSE,
+    RULES,
+    STORES,
+    Figures,
+    beats,
+    choose,
+    front,
+    judge,
+    plain_seconds,
+    store_seconds,
+)
+
+
+def figures(name: str, ratio: float, encode: float, decode: float, **more: bool) -> Figures:
+    """A contender of one thread, whose CPU time is its time by the clock."""
+    return Figures(name, ratio, encode, decode, 1000 / encode, 1000 / decode, **more)
+
+
+def qpl(ratio: float, encode: float, decode: float, name: str = "QPL 1") -> Figures:
+    return figures(name, ratio, encode, decode, ours=True, gzip=True)
+
+
+GZIP = figures("gzip 1", 2.3, 90, 250, gzip=True)
+ZSTD = figures("zstd 1", 2.4, 330, 950)
+LZ4 = figures("lz4", 1.4, 500, 2000)
+ISAL = figures("isal gzip 1", 2.35, 500, 700, gzip=True, codec=False)
+QPL = qpl(2.3, 400, 600)
+
+
+def chosen(rule: str, *everyone: Figures) -> str:
+    return {choice.rule: choice.best.name for choice in judge(everyone).choices}[rule]
+
+
+# ---- The front ----------------------------------------------------------------------------------
+
+
+def test_one_that_is_better_in_all_three_beats_the_other() -> None:
+    assert beats(ZSTD, GZIP)
+    assert not beats(GZIP, ZSTD)
+
+
+@pytest.mark.parametrize("worse", ["ratio", "encode", "decode"])
+def test_one_that_is_worse_in_one_of_three_does_not_beat_the_other(worse: str) -> None:
+    better = figures("better", 4, 1000, 1000)
+    other = figures("other", 2, 500, 500)
+    assert beats(better, other)
+    assert not beats(better._replace(**{worse: 0.99 * getattr(other, worse)}), other)
+
+
+@pytest.mark.parametrize("better", ["ratio", "encode", "decode"])
+def test_what_is_better_by_noise_only_beats_nobody(better: str) -> None:
+    other = figures("other", 2, 500, 500)
+    value = getattr(other, better)
+    assert not beats(other._replace(**{better: value * (1 + 0.9 * CLOSE)}), other)
+    assert beats(other._replace(**{better: value * (1 + 1.1 * CLOSE)}), other)
+
+
+def test_the_front_is_who_is_beaten_by_nobody() -> None:
+    assert front([GZIP, ZSTD, LZ4, ISAL, QPL]) == ("zstd 1", "lz4", "isal gzip 1")
+
+
+def test_cpu_time_puts_nobody_off_the_front() -> None:
+    assert front([QPL, QPL._replace(name="costly", encode_cpu=99, decode_cpu=99)]) == ("QPL 1", "costly")
+
+
+# ---- Stores -------------------------------------------------------------------------------------
+
+
+def test_a_gigabyte_through_a_store_takes_both_ways_of_codec_and_store() -> None:
+    # 10**9 bytes: 2 s to encode, 1 s to decode, and 0.5 GB written and read at 100 MB/s.
+    assert store_seconds(figures("any", 2, 500, 1000), 100) == pytest.approx(2 + 1 + 5 + 5)
+    assert plain_seconds(100) == 20
+
+
+def test_a_slow_store_asks_for_ratio_and_a_fast_one_for_speed() -> None:
+    small = figures("small", 4, 300, 1000)
+    quick = figures("quick", 2.2, 1000, 2000)
+    assert chosen("store 100", small, quick, GZIP) == "small"
+    assert chosen("store 1000", small, quick, GZIP) == "quick"
+
+
+def test_where_the_store_is_faster_than_any_codec_that_is_said() -> None:
+    sentences = judge([ZSTD, GZIP, QPL]).sentences
+    slow, fast = (next(said for said in sentences if f"{speed:,} MB/s (" in said) for speed in STORES)
+    assert "to save space, not time" not in slow
+    assert fast.endswith("2.0 s without a codec, so compress there to save space, not time.")
+
+
+# ---- gzip and CPU time --------------------------------------------------------------------------
+
+
+def test_where_any_gzip_must_read_it_only_gzip_is_chosen() -> None:
+    assert chosen("gzip", ZSTD, GZIP, QPL) == "QPL 1"
+    assert chosen("gzip", ZSTD, GZIP, QPL._replace(ratio=1.2)) == "gzip 1"
+
+
+def test_who_has_no_codec_for_zarr_is_named_with_the_best_that_has_one() -> None:
+    verdict = judge([ZSTD, GZIP, ISAL, QPL])
+    choice = next(choice for choice in verdict.choices if choice.rule == "gzip")
+    assert choice.best is ISAL
+    assert choice.usable is QPL
+    said = next(said for said in verdict.sentences if said.startswith("Where any gzip"))
+    assert "isal gzip 1, ratio 2.35, 500 MB/s to encode and 700 to decode; but zarr has no codec for it" in said
+    assert "of those that it has QPL 1, ratio 2.30" in said
+
+
+@pytest.mark.parametrize("rule", ["store 1000", "CPU"])
+def test_speed_is_no_reason_for_who_saves_little(rule: str) -> None:
+    # Of 58 % that zstd saves two thirds are 39 %, and lz4 saves 29 %.
+    assert chosen(rule, ZSTD, GZIP, LZ4) == "zstd 1"
+    assert chosen(rule, ZSTD, GZIP, LZ4._replace(ratio=1.7)) == "lz4"
+
+
+def test_what_gzip_saves_is_compared_with_what_gzip_can_save() -> None:
+    smaller = figures("zstd 1", 50, 330, 950)
+    assert chosen("gzip", smaller, GZIP, QPL) == "QPL 1"
+
+
+def test_of_those_that_make_data_larger_the_smallest_is_chosen() -> None:
+    assert chosen("gzip", ZSTD, GZIP._replace(ratio=0.97), QPL._replace(ratio=0.9)) == "gzip 1"
+
+
+def test_an_accelerator_is_chosen_for_its_cpu_time_and_not_for_its_speed() -> None:
+    device = qpl(2.3, 300, 300, "QPL 1, IAA")._replace(encode_cpu=0.1, decode_cpu=0.1)
+    assert chosen("CPU", ZSTD, GZIP, device) == "QPL 1, IAA"
+    assert chosen("store 100", ZSTD, GZIP, device) == "zstd 1"
+
+
+def test_cpu_time_counts_both_ways() -> None:
+    idle = GZIP._replace(name="idle", encode_cpu=1, decode_cpu=1)
+    for busy in (idle._replace(name="busy", encode_cpu=2), idle._replace(name="busy", decode_cpu=2)):
+        assert chosen("CPU", idle, busy) == chosen("CPU", busy, idle) == "idle"
+
+
+# ---- Close calls --------------------------------------------------------------------------------
+
+
+def cost(one: Figures) -> float:
+    return one.cpu
+
+
+def test_ours_is_as_good_where_it_costs_hardly_more() -> None:
+    peer = figures("peer", 2, 400, 400)
+    near, far = (qpl(2, 400 / factor, 400 / factor) for factor in (1 + 0.9 * CLOSE, 1 + 1.1 * CLOSE))
+    assert choose("any", [peer, near], cost).close is near
+    assert choose("any", [peer, near], cost).is_ours
+    assert choose("any", [peer, far], cost).close is None
+    assert not choose("any", [peer, far], cost).is_ours
+
+
+def test_ours_is_not_as_good_as_itself() -> None:
+    choice = choose("any", [QPL, qpl(2.3, 399, 599, "QPL 1 zlib")], cost)
+    assert choice.best is QPL
+    assert choice.close is None
+    assert choice.is_ours
+
+
+# ---- The first sentence -------------------------------------------------------------------------
+
+
+def headline(*everyone: Figures) -> str:
+    return judge(everyone).sentences[0]
+
+
+def test_the_headline_is_ours_where_ours_is_best() -> None:
+    assert headline(GZIP, LZ4, QPL) == "QPL 1 helps here."
+
+
+def test_the_headline_names_both_where_ours_is_as_good() -> None:
+    assert headline(GZIP, figures("zstd 1", 2.32, 405, 610), QPL) == (
+        "zstd 1 or QPL 1: they are as good as each other here."
+    )
+
+
+def test_the_headline_is_another_codec_unless_any_gzip_must_read_it() -> None:
+    assert headline(GZIP, figures("zstd 1", 3, 500, 950), ISAL, QPL) == (
+        "Take zstd 1, not QPL, unless any gzip must be able to read what you write: then QPL 1."
+    )
+
+
+def test_the_headline_says_where_ours_does_not_help_at_all() -> None:
+    assert headline(GZIP, figures("zstd 1", 3, 500, 950), QPL._replace(ratio=1.1)) == (
+        "Take zstd 1: QPL does not help here."
+    )
+
+
+def test_the_headline_is_one_that_zarr_can_use() -> None:
+    assert headline(ISAL, LZ4, GZIP) == headline(LZ4, GZIP)
+    assert headline(ISAL, GZIP, qpl(2.3, 300, 600)) == "QPL 1 helps here."
+
+
+def test_without_rows_of_ours_to_judge_nothing_is_said_for_or_against_it() -> None:
+    sentences = judge([GZIP, ZSTD]).sentences
+    assert sentences[0].startswith("QPL itself is not judged")
+    assert not any("QPL does not help" in said for said in sentences)
+
+
+# ---- Data that does not compress ----------------------------------------------------------------
+
+
+def test_data_that_nobody_compresses_is_to_be_stored_as_it_is() -> None:
+    verdict = judge([one._replace(ratio=1.04) for one in (GZIP, ZSTD, QPL)])
+    assert verdict.choices == ()
+    assert len(verdict.sentences) == 1
+    assert verdict.sentences[0].startswith("Store this data as it is: the smallest, gzip 1, saves 3.8% of it.")
+
+
+def test_data_that_grows_saves_nothing() -> None:
+    assert "saves 0.0% of it" in judge([one._replace(ratio=0.99) for one in (GZIP, QPL)]).sentences[0]
+
+
+def test_data_that_somebody_compresses_is_not_to_be_stored_as_it_is() -> None:
+    assert judge([GZIP._replace(ratio=1.06), ZSTD._replace(ratio=1.0), QPL._replace(ratio=1.0)]).choices
+
+
+# ---- Our place ----------------------------------------------------------------------------------
+
+
+def test_whoever_is_ahead_of_ours_is_named_and_gzip_compared() -> None:
+    said = judge([GZIP, ISAL, ZSTD, qpl(2.3, 300, 600)]).sentences[-1]
+    assert said == (
+        "QPL 1 is behind isal gzip 1 and zstd 1 in all of ratio, encoding and decoding; against gzip 1 it encodes 3.3 "
+        "and decodes 2.4 times as fast, at 1.00 of the ratio and 0.33 of the CPU time."
+    )
+
+
+def test_our_other_containers_do_not_put_ours_behind() -> None:
+    zlib = figures("QPL 1 zlib", 2.5, 900, 900, ours=True)
+    assert judge([GZIP, QPL, zlib]).sentences[-1].startswith("QPL 1 is behind no other codec; against gzip 1 ")
+
+
+def test_the_rules_tell_every_number_that_they_use() -> None:
+    for number in ("5%", "100 MB/s", "1,000 MB/s", "two thirds"):
+        assert number in RULES
+    assert max(map(len, RULES.splitlines())) <= 98
