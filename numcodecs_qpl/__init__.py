@@ -1,4 +1,4 @@
-"""Deflate through libqpl: on an In-Memory Analytics Accelerator where there is one, else in software."""
+"""Deflate on an In-Memory Analytics Accelerator where there is one, through libqpl, else in software."""
 
 from importlib.metadata import version
 

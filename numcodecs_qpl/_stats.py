@@ -11,7 +11,8 @@ def stats() -> dict[str, dict[str, int]]:
     Returns
     -------
     dict
-        ``"hardware"`` and ``"software"``: blocks ``"compressed"`` and ``"decompressed"`` on each of libqpl's paths.
+        ``"hardware"`` and ``"software"``: blocks ``"compressed"`` and ``"decompressed"`` on each of libqpl's paths; in
+        a build without libqpl ISA-L does all of them, as ``"software"``.
         ``"fallback"``: blocks that hardware did not do, and software did instead, by libqpl's name of the reason.
         ``"inflate"``: chunks that ISA-L read, by reason. ``"queues"``: how often they were found ``"full"``.
         ``"pool"``: libqpl jobs ``"made"``, and software ones that are ``"idle"`` now.

@@ -246,7 +246,7 @@ def _report(results: list[Result], data: Maps) -> None:
         )
     print()
     Console(highlight=False).print(table)
-    cpus = len(os.sched_getaffinity(0))
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print("ratio: size of the array / size of the store. MB: 10**6 bytes, in MB/s those of the array.")
     print(f"Speeds are zarr's, files and all, with {cpus} CPUs, the best of {ROUNDS}: an impression, no benchmark.")
     print(f"\nBit for bit: all {len(results)} stores were read back as the array that was written.")

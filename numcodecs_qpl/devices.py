@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from numcodecs_qpl._core import ENGINE
+
 SYSFS = "/sys/bus/dsa/devices"
 """Where the idxd driver shows its devices; it is not there if the driver is not."""
 
@@ -176,14 +178,14 @@ def devices(root: Path = Path("/")) -> list[Device]:
 
 
 def path_names(found: Sequence[Device]) -> dict[str, str]:
-    """What libqpl's paths, "hardware" and "software", are called where a user reads of them.
+    """What the paths, "hardware" and "software", are called where a user reads of them.
 
     libqpl believes whatever library it finds by the name of libaccel-config. Where Linux has shown no device (`found`
     is empty), what does the work is no IAA.
     """
     return {
         "hardware": hardware_label(found) + ("" if found else " (a device that Linux does not show)"),
-        "software": "software path",
+        "software": "software path" if ENGINE == "libqpl" else ENGINE,
     }
 
 

@@ -363,7 +363,7 @@ def test_the_picture_names_data_and_host(picture: Figure) -> None:
     assert picture.axes[0].get_title("left") == str(SAMPLE)
     title = picture.get_suptitle()
     assert "CPU" in title
-    assert f"libqpl {_core.libqpl_version()}" in title
+    assert _core.engine_version() in title
 
 
 def test_every_point_has_its_label_and_ours_stand_out(picture: Figure) -> None:

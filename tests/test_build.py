@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import shutil
@@ -10,8 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from numcodecs_qpl._core import _batch, _jobs
+from engine import needs_libqpl
 
 ROOT = Path(__file__).parents[1]
 FETCH = ROOT / "tools/fetch_libqpl.py"
@@ -37,9 +37,10 @@ def fetch(folder: Path, *arguments: str, path: str | None = None) -> subprocess.
     )
 
 
-@pytest.mark.parametrize("extension", [_jobs, _batch])
-def test_the_extension_needs_no_libqpl_and_no_libaccel_config(extension: object) -> None:
-    file = str(extension.__file__)  # type: ignore[attr-defined]
+@needs_libqpl
+@pytest.mark.parametrize("extension", ["_jobs", "_batch"])
+def test_the_extension_needs_no_libqpl_and_no_libaccel_config(extension: str) -> None:
+    file = str(importlib.import_module(f"numcodecs_qpl._core.{extension}").__file__)
     dynamic = subprocess.run([tool("readelf"), "-d", file], capture_output=True, text=True, check=True).stdout
     needed = [line for line in dynamic.splitlines() if "NEEDED" in line]
     assert needed
@@ -82,13 +83,18 @@ def test_an_unpacked_package_that_is_too_old_or_not_whole_is_refused(tmp_path: P
     assert "project_version.h" in fetch(tmp_path, "--unpacked", str(tmp_path / "none")).stderr
 
 
-def test_configuring_without_libqpl_stops_with_what_was_looked_for_and_three_ways_on(tmp_path: Path) -> None:
+def source_in(folder: Path) -> Path:
+    """A copy of what the build needs: meson writes into its source folder."""
+    source = folder / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "tests"))
+    return source
+
+
+def test_configuring_without_libqpl_stops_with_what_was_looked_for_and_four_ways_on(tmp_path: Path) -> None:
     meson = tool("meson")
     tool("cython")
-    source = tmp_path / "source"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "tests"))
     done = subprocess.run(
-        [meson, "setup", str(tmp_path / "build"), str(source), "-Dqpl=system"],
+        [meson, "setup", str(tmp_path / "build"), str(source_in(tmp_path)), "-Dqpl=system"],
         capture_output=True,
         text=True,
         env={**os.environ, "PKG_CONFIG_LIBDIR": str(tmp_path)},
@@ -96,5 +102,51 @@ def test_configuring_without_libqpl_stops_with_what_was_looked_for_and_three_way
     )
     message = done.stdout[done.stdout.index("ERROR: ") :]
     assert done.returncode
-    for part in ("libqpl was not found", "Looked for: pkg-config knows no qpl >= 1.5.0", "  1. ", "  2. ", "  3. "):
+    for part in (
+        "libqpl was not found",
+        "Looked for: pkg-config knows no qpl >= 1.5.0",
+        "  1. ",
+        "  2. ",
+        "  3. ",
+        "  4. ",
+    ):
         assert part in message
+
+
+HOSTS = {"linux": "aarch64", "darwin": "aarch64", "freebsd": "x86_64"}
+
+
+@pytest.mark.parametrize("system", ["disabled", *HOSTS])
+def test_the_build_without_libqpl_needs_no_compiler_and_installs_python_alone(tmp_path: Path, system: str) -> None:
+    meson = tool("meson")
+    choice = ["-Dqpl=disabled"]
+    if system != "disabled":
+        host = tmp_path / "host.ini"
+        machine = {"system": system, "cpu_family": HOSTS[system], "cpu": HOSTS[system], "endian": "little"}
+        host.write_text("[host_machine]\n" + "".join(f"{name} = '{word}'\n" for name, word in machine.items()))
+        choice = ["--cross-file", str(host)]
+    nothing = {"PATH": "/nonexistent", "HOME": str(tmp_path)}
+    plain = ["--backend=none", "--prefix=/usr", "-Dpython.bytecompile=-1"]
+    for command in (
+        ["setup", *plain, str(tmp_path / "build"), str(source_in(tmp_path)), *choice],
+        ["install", "-C", str(tmp_path / "build"), "--no-rebuild", "--destdir", str(tmp_path / "installed")],
+    ):
+        # Not by its own first line, which may look for python in PATH.
+        subprocess.run([sys.executable, meson, *command], env=nothing, check=True, capture_output=True, timeout=300)
+    files = [path for path in (tmp_path / "installed").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".py", ".pyi", ".typed"}
+    (built,) = (path for path in files if path.name == "_built.py")
+    assert "WITH_LIBQPL = False" in built.read_text()
+    assert {path.parent.name for path in files} == {"numcodecs_qpl", "_core", "cli", "containers", "multifd"}
+
+
+def test_an_emulated_iaa_without_libqpl_is_refused(tmp_path: Path) -> None:
+    choices = ["-Dqpl=disabled", "-Demulated_iaa=true"]
+    done = subprocess.run(
+        [sys.executable, tool("meson"), "setup", str(tmp_path / "build"), str(source_in(tmp_path)), *choices],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode
+    assert "The emulated IAA is for libqpl, and this build has none" in done.stdout

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from engine import needs_libqpl, without_libqpl
 
 import numcodecs_qpl
 from numcodecs_qpl import _core, cli
@@ -57,7 +58,7 @@ def test_info_tells_the_versions_that_are_installed() -> None:
     result = run("info")
     assert (result.returncode, result.stderr) == (0, "")
     assert entry(result.stdout, "numcodecs-qpl") == numcodecs_qpl.__version__ == version("numcodecs-qpl")
-    assert entry(result.stdout, "libqpl") == _core.libqpl_version()
+    assert entry(result.stdout, "libqpl") == (_core.libqpl_version() or "not in this build")
     assert entry(result.stdout, "Python") == platform.python_version()
     for package in ("numcodecs", "numpy", "isal", "zarr"):
         assert entry(result.stdout, package) == version(package)
@@ -76,9 +77,12 @@ def test_info_says_that_zarr_is_not_installed(
     assert entry(capsys.readouterr().out, "zarr") == "not installed"
 
 
+@needs_libqpl
 def test_info_tells_the_path_in_force_and_why() -> None:
     text = run("info").stdout
     status = _core.hardware_init_status()
+    assert status is not None
+    assert entry(text, "engine") == "libqpl"
     assert entry(text, "path setting") == "auto"
     assert entry(text, "path in force") == ("software path" if status else "IAA")
     assert f"status is {status}, {_core.status_name(status)}" in entry(text, "because")
@@ -86,6 +90,25 @@ def test_info_tells_the_path_in_force_and_why() -> None:
         assert _core.hardware_advice(status) in entry(text, "because")
 
 
+@without_libqpl
+@pytest.mark.parametrize("setting", ["auto", "software"])
+def test_info_says_that_this_build_runs_on_isal(setting: str) -> None:
+    result = run("info", NUMCODECS_QPL_PATH=setting)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert entry(result.stdout, "engine") == entry(result.stdout, "path in force") == "ISA-L"
+    assert "this build has no libqpl" in entry(result.stdout, "because")
+    assert "to do" not in result.stdout
+
+
+@without_libqpl
+def test_there_is_nothing_to_probe_without_libqpl() -> None:
+    result = run("info", "--probe")
+    assert result.returncode == 1
+    assert result.stderr.startswith("numcodecs-qpl: error: there is nothing to probe: this build has no libqpl")
+    assert entry(result.stdout, "engine") == "ISA-L"
+
+
+@needs_libqpl
 def test_info_says_that_the_software_path_was_asked_for() -> None:
     result = run("info", NUMCODECS_QPL_PATH="software")
     assert (result.returncode, result.stderr) == (0, "")
@@ -115,6 +138,7 @@ def test_info_shows_everything_and_says_what_will_fail_where_hardware_is_forced_
     assert entry(result.stdout, "numcodecs") == version("numcodecs")
 
 
+@needs_libqpl
 def test_info_says_iaa_where_one_can_be_used(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,8 +246,9 @@ def test_info_says_what_to_do_below_what_it_is_about(
     assert cli.main(["info"]) == 0
     names = [line[:15].strip() for line in capsys.readouterr().out.splitlines()]
     names = [name for name in names[names.index("iax1") :] if name]
-    libqpl = ["to do"] * len(info._libqpl_advice(_core.hardware_init_status()))
-    assert names == ["iax1", "to do", "wq1.0", "wq1.1", "to do", "wq1.2", *libqpl, "to do"]
+    host = [*info._libqpl_advice(_core.hardware_init_status()), *host_advice(HOST, [device])]
+    to_do = ["to do"] * len(host) if _core.ENGINE == "libqpl" else []
+    assert names == ["iax1", "to do", "wq1.0", "wq1.1", "to do", "wq1.2", *to_do]
 
 
 def test_info_keeps_to_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,7 +263,8 @@ def test_info_json_holds_what_the_library_says() -> None:
     assert (result.returncode, result.stderr) == (0, "")
     facts = json.loads(result.stdout)
     status = _core.hardware_init_status()
-    assert list(facts) == ["versions", "path", "threads", "numa", "devices", "advice", "errors"]
+    assert list(facts) == ["versions", "engine", "path", "threads", "numa", "devices", "advice", "errors"]
+    assert facts["engine"] == _core.ENGINE
     assert facts["versions"] == {
         "numcodecs-qpl": numcodecs_qpl.__version__,
         "libqpl": _core.libqpl_version(),
@@ -247,8 +273,8 @@ def test_info_json_holds_what_the_library_says() -> None:
     }
     assert list(facts["path"]) == ["setting", "in_force", "why", "hardware_init_status"]
     assert facts["path"]["setting"] == "auto"
-    assert facts["path"]["in_force"] == ("software" if status else "hardware")
-    assert _core.status_name(status) in facts["path"]["why"]
+    assert facts["path"]["in_force"] == ("hardware" if status == 0 else "software")
+    assert ("this build has no libqpl" if status is None else _core.status_name(status)) in facts["path"]["why"]
     assert facts["path"]["hardware_init_status"] == status
     assert facts["threads"] == 2
     assert len(facts["devices"]) == len(devices())
@@ -286,6 +312,7 @@ def test_info_json_tells_each_device_and_queue(
     }
 
 
+@needs_libqpl
 def test_info_json_has_the_advice_of_the_host_of_each_device_and_of_each_queue(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -301,6 +328,7 @@ def test_info_json_has_the_advice_of_the_host_of_each_device_and_of_each_queue(
     assert queue_advice(device, CLOSED) != []
 
 
+@needs_libqpl
 def test_info_says_to_install_libaccel_config_where_libqpl_finds_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -327,10 +355,11 @@ def test_info_json_is_json_and_has_the_errors_where_settings_mean_nothing() -> N
 # ---- The command line itself --------------------------------------------------------------------
 
 
-def test_version_names_the_package_and_libqpl() -> None:
+def test_version_names_the_package_and_its_engine() -> None:
     result = run("--version")
     assert result.returncode == 0
-    assert result.stdout == f"numcodecs-qpl {numcodecs_qpl.__version__} (libqpl {_core.libqpl_version()})\n"
+    engine = f"libqpl {_core.libqpl_version()}" if _core.ENGINE == "libqpl" else f"isal {version('isal')}"
+    assert result.stdout == f"numcodecs-qpl {numcodecs_qpl.__version__} ({engine})\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("info",), ("demo",), ("bench",)])

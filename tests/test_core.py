@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from engine import needs_libqpl, without_libqpl
 
 import numcodecs_qpl
 from numcodecs_qpl import CorruptDataError, QplError, _core, compress_pages, decompress_pages
@@ -56,13 +57,24 @@ def test_auto_is_software_without_a_device(no_device: None) -> None:
     assert _core.path_in_force() == "software"
 
 
+@needs_libqpl
 @pytest.mark.usefixtures("no_device")
 def test_hardware_without_a_device_says_the_status_and_what_to_do_and_changes_nothing() -> None:
     numcodecs_qpl.set_path("software")
     with pytest.raises(QplError, match=r"cannot be used: .+ \(libqpl status 50[0-3], QPL_STS_INIT_") as caught:
         numcodecs_qpl.set_path("hardware")
-    assert caught.value.status == _core.hardware_init_status()
-    assert caught.value.name == _core.status_name(_core.hardware_init_status())
+    status = _core.hardware_init_status()
+    assert status is not None
+    assert (caught.value.status, caught.value.name) == (status, _core.status_name(status))
+    assert numcodecs_qpl.get_path() == "software"
+
+
+@without_libqpl
+def test_hardware_without_libqpl_says_that_this_build_has_none_and_changes_nothing() -> None:
+    numcodecs_qpl.set_path("software")
+    with pytest.raises(QplError, match=r"cannot be used: this build has no libqpl .* an IAA needs one with") as caught:
+        numcodecs_qpl.set_path("hardware")
+    assert (caught.value.status, caught.value.name) == (None, None)
     assert numcodecs_qpl.get_path() == "software"
 
 
@@ -196,6 +208,7 @@ def test_stats_count_the_blocks_of_each_path() -> None:
     assert numcodecs_qpl.stats()["software"] == {"compressed": 0, "decompressed": 0}
 
 
+@needs_libqpl
 def test_a_job_is_made_once_and_not_for_each_call() -> None:
     compress_pages(TEXT)
     numcodecs_qpl.reset_stats()
@@ -205,6 +218,7 @@ def test_a_job_is_made_once_and_not_for_each_call() -> None:
     assert numcodecs_qpl.stats()["pool"]["made"] == 0
 
 
+@needs_libqpl
 def test_no_more_jobs_stay_in_the_pool_than_there_are_processors() -> None:
     together = threading.Barrier(16, timeout=20)
 
@@ -255,8 +269,11 @@ def test_a_writer_with_a_view_held_neither_moves_nor_finishes() -> None:
 def test_a_finished_writer_gives_no_more_access_to_its_bytes() -> None:
     writer = _core.BytesWriter(10)
     writer.finish(10)
-    with pytest.raises(ValueError, match="handed over"):
-        memoryview(writer)
+    if _core.ENGINE == "libqpl":
+        with pytest.raises(ValueError, match="handed over"):
+            memoryview(writer)
+    else:
+        assert len(writer) == 0
     with pytest.raises(ValueError, match="handed over"):
         writer.finish(10)
 
@@ -319,7 +336,9 @@ def test_no_stream_and_no_room_are_never_ok() -> None:
         status, *_ = _core.decompress_blocks(
             stream, np.zeros(1, np.int64), np.array([len(stream)]), bytearray(room), np.array([room])
         )
-        assert _core.status_name(status[0]) == "QPL_STS_SIZE_ERR"
+        assert status[0] != 0
+        if _core.ENGINE == "libqpl":
+            assert _core.status_name(status[0]) == "QPL_STS_SIZE_ERR"
 
 
 def test_a_stream_longer_than_its_limit_is_an_error_that_names_it() -> None:
@@ -403,7 +422,7 @@ def test_no_pages_are_no_bytes() -> None:
         (lambda n, p: ([*n[:-1], 4097], p), r"page \d+ has length 4097"),
         (lambda n, p: ([*n[:-1], -5], p), r"page \d+ has length -5"),
         (lambda n, p: ([n[0] - 1, n[1] + 1, *n[2:]], p), "page [01] of .* (inflates to|cannot be inflated)"),
-        (lambda n, p: (n, b"\xff" * len(p)), "page 0 of .* cannot be inflated .*libqpl status 2"),
+        (lambda n, p: (n, b"\xff" * len(p)), "page 0 of .* cannot be inflated"),
     ],
 )
 def test_a_lie_in_a_payload_is_an_error_that_names_the_page(change: object, message: str) -> None:
@@ -413,9 +432,9 @@ def test_a_lie_in_a_payload_is_an_error_that_names_the_page(change: object, mess
 
 
 def test_a_page_stream_that_holds_more_or_less_than_a_page_is_an_error() -> None:
-    for size, message in ((4095, "inflates to 4095 bytes, not 4096"), (4097, "QPL_STS_MORE_OUTPUT_NEEDED")):
+    for size, message in ((0, "0 bytes, not 4096"), (4095, "4095 bytes, not 4096"), (4097, "more than 4096 bytes")):
         stream = zlib.compress(bytes(size), wbits=-12)
-        with pytest.raises(CorruptDataError, match=f"page 0 of 1 .*{message}"):
+        with pytest.raises(CorruptDataError, match=f"page 0 of 1 inflates to {message}"):
             decompress_pages(stream, [len(stream)])
 
 

@@ -18,6 +18,7 @@ from zarr.codecs import ZstdCodec
 
 from numcodecs_qpl import _core, cli, demo
 from numcodecs_qpl.cli.demo import DEMO_NEEDS
+from numcodecs_qpl.devices import path_names
 
 PROGRAM = Path(sys.executable).with_name("numcodecs-qpl")
 NAMES = [case.name for case in demo.cases()]
@@ -106,7 +107,7 @@ def test_the_stores_that_are_kept_hold_the_array(result: subprocess.CompletedPro
 
 def test_the_demo_says_which_path_ran(result: subprocess.CompletedProcess[str]) -> None:
     for level in (1, 3):
-        path = "software path" if level == 3 or _core.hardware_init_status() else "IAA"
+        path = "IAA" if level == 1 and _core.hardware_init_status() == 0 else path_names([])["software"]
         line = next(line for line in result.stdout.splitlines() if line.startswith(f"QPL level {level} ran on "))
         compressed, decompressed = re.findall(rf"the {path} \((\d+) blocks compressed, (\d+) decompressed\)", line)[0]
         assert int(compressed) == int(decompressed) == 72, "4 chunks of 18 blocks of 64 KiB"
@@ -249,7 +250,7 @@ def test_hardware_that_is_forced_and_missing_is_told_before_any_work() -> None:
     result = run(NUMCODECS_QPL_PATH="hardware")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("numcodecs-qpl: error: the hardware path cannot be used: ")
-    assert _core.status_name(_core.hardware_init_status()) in result.stderr
+    assert _core.hardware_advice(_core.hardware_init_status()) in result.stderr
 
 
 def test_pvlib_without_its_atlas_is_told(

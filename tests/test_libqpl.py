@@ -8,8 +8,11 @@ import zlib
 
 import numpy as np
 import pytest
+from engine import needs_libqpl
 
 from numcodecs_qpl import QplError, _core
+
+pytestmark = needs_libqpl
 
 RNG = np.random.default_rng(1)
 WORDS = bytes(RNG.choice(np.frombuffer(b"abcd efgh", np.uint8), 100_000))

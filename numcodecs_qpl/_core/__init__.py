@@ -1,21 +1,20 @@
-"""The core: blocks of raw deflate through libqpl. No container format is known in here."""
+"""The core: blocks of raw deflate, through libqpl or ISA-L. No container format is known in here."""
 
-from numcodecs_qpl._core._batch import (
-    HUFFMAN,
-    MAX_BLOCK,
+from numcodecs_qpl._core.arguments import HUFFMAN, MAX_BLOCK, compress_bound
+from numcodecs_qpl._core.blocks import (
     OUTPUT_SLACK,
     BytesWriter,
     compress_blocks,
-    compress_bound,
     compress_pages,
     compress_pages_into,
     decompress_blocks,
     decompress_pages,
     decompress_stream,
 )
-from numcodecs_qpl._core._jobs import libqpl_version, reset_stats, stats, status_name
+from numcodecs_qpl._core.engine import ENGINE, engine_version, libqpl_version, reset_stats, stats, status_name
 from numcodecs_qpl._core.errors import CorruptDataError, QplError
 from numcodecs_qpl._core.path import (
+    NO_LIBQPL,
     PATH_SETTINGS,
     get_numa,
     get_path,
@@ -28,8 +27,10 @@ from numcodecs_qpl._core.path import (
 from numcodecs_qpl._core.threads import get_threads, set_threads
 
 __all__ = [
+    "ENGINE",
     "HUFFMAN",
     "MAX_BLOCK",
+    "NO_LIBQPL",
     "OUTPUT_SLACK",
     "PATH_SETTINGS",
     "BytesWriter",
@@ -42,6 +43,7 @@ __all__ = [
     "decompress_blocks",
     "decompress_pages",
     "decompress_stream",
+    "engine_version",
     "get_numa",
     "get_path",
     "get_threads",

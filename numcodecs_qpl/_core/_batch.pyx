@@ -25,6 +25,16 @@ from numcodecs_qpl._core._jobs cimport (
 from numcodecs_qpl._core.qpl cimport QPL_STS_MORE_OUTPUT_NEEDED, QPL_STS_OK, QPL_STS_QUEUES_ARE_BUSY_ERR
 
 from numcodecs_qpl._core._jobs import status_name
+from numcodecs_qpl._core.arguments import (
+    HUFFMAN,
+    MAX_BLOCK,
+    as_bytes,
+    as_writable_bytes,
+    check_page_size,
+    compress_bound,
+    count_blocks,
+    count_pages,
+)
 from numcodecs_qpl._core.errors import CorruptDataError, QplError
 from numcodecs_qpl._core.path import get_path, numa_id, path_in_force
 from numcodecs_qpl._core.threads import get_threads, spread
@@ -44,9 +54,6 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size) except -1
 
 
-# libqpl counts bytes in 32 bits; half of that is what its callers handle in a signed int.
-MAX_BLOCK = 2**31 - 1
-
 OUTPUT_SLACK = SLACK
 """Bytes after an output that are best left free: inflating is then a little faster, and they may be spoiled."""
 
@@ -54,17 +61,6 @@ cdef enum:
     SMALL_PAGE = 4096
     WORTH_HUGE_PAGES = 4 << 20  # bytes; NumPy draws the line there too
     DEVICE_TRANSFER = 2 << 20   # bytes that a work queue takes where nobody has set it otherwise (Linux's idxd driver)
-
-HUFFMAN = {"fixed": False, "dynamic": True}
-
-
-def compress_bound(size: int) -> int:
-    """Largest raw deflate stream that libqpl makes of `size` bytes.
-
-    Incompressible data comes out as stored blocks of 65,535 bytes with 5 bytes each, sometimes one block more than
-    needed (measured). The 16 are what libqpl wants to have free beyond what it writes.
-    """
-    return size + 5 * (size // 65535 + 2) + 16
 
 
 cdef class BytesWriter:
@@ -300,15 +296,10 @@ def compress_blocks(
     QplError
         If libqpl fails.
     """
-    if not 1 <= block_size <= MAX_BLOCK:
-        raise ValueError(f"block_size is {block_size}; it must be 1 to {MAX_BLOCK}")
     cdef Py_ssize_t size = src.shape[0]
-    cdef Py_ssize_t count = max(1, -(-size // block_size))
+    cdef Py_ssize_t count = count_blocks(size, block_size, head + tail, dst.shape[0])
     cdef Py_ssize_t slot = head + compress_bound(block_size) + tail
     cdef Py_ssize_t last = size - (count - 1) * block_size
-    cdef Py_ssize_t needed = (count - 1) * slot + head + compress_bound(last) + tail
-    if dst.shape[0] < needed:
-        raise ValueError(f"the output buffer has {dst.shape[0]} bytes; up to {needed} may be needed")
     cdef Batch batch = Batch(count)
     cdef Py_ssize_t i
     cdef Block *block
@@ -489,45 +480,8 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
     return writer.finish(at)
 
 
-def compress_pages(buffer, Py_ssize_t page_size=4096, huffman="fixed"):
-    """Compress pages, each on its own: the payload of QEMU's ``qpl`` multifd method.
-
-    Parameters
-    ----------
-    buffer : buffer of bytes
-        The pages, one after the other.
-    page_size : int
-        Bytes in a page.
-    huffman : {"fixed", "dynamic"}
-        deflate's fixed Huffman tables, as QEMU writes, or tables made for each page: smaller and slower, and as
-        readable.
-
-    Returns
-    -------
-    lengths : ndarray of uint32, shape (pages,)
-        Bytes of each page in the payload; `page_size` for one that is there as it was: it does not get smaller, or
-        libqpl failed on it (`stats` counts that).
-    payload : bytes
-        The pages' raw deflate streams (RFC 1951), one after the other. With fixed tables libqpl's software path may
-        find a match more or less from one call to the next: the pages are always the same, their bytes in here may
-        not be.
-
-    Raises
-    ------
-    ValueError
-        If `buffer` does not hold whole pages, or `huffman` is neither word.
-    QplError
-        If the path setting is "hardware" and the device fails.
-    """
-    _check_page_size(page_size)
-    pages = _as_bytes(buffer)
-    lengths = np.empty(len(pages) // page_size, np.uint32)
-    writer = BytesWriter(len(pages))
-    return lengths, writer.finish(compress_pages_into(pages, lengths, writer, page_size, huffman))
-
-
 def compress_pages_into(buffer, lengths, payload, Py_ssize_t page_size=4096, huffman="fixed") -> int:
-    """Compress pages into the caller's memory; `compress_pages` tells the rest.
+    """Compress pages into the caller's memory; `blocks.compress_pages` tells the rest.
 
     Parameters
     ----------
@@ -538,7 +492,7 @@ def compress_pages_into(buffer, lengths, payload, Py_ssize_t page_size=4096, huf
     payload : writable buffer of bytes
         Is given the payload: at least as many bytes as `buffer` has.
     page_size, huffman
-        As in `compress_pages`.
+        As in `blocks.compress_pages`.
 
     Returns
     -------
@@ -553,20 +507,11 @@ def compress_pages_into(buffer, lengths, payload, Py_ssize_t page_size=4096, huf
     QplError
         If the path setting is "hardware" and the device fails.
     """
-    cdef const uint8_t[::1] src = _as_bytes(buffer)
-    cdef uint8_t[::1] dst = _as_writable_bytes(payload)
+    cdef const uint8_t[::1] src = as_bytes(buffer)
+    cdef uint8_t[::1] dst = as_writable_bytes(payload)
     cdef uint32_t[::1] lengths_view = lengths
     cdef Py_ssize_t size = src.shape[0]
-    if huffman not in HUFFMAN:
-        raise ValueError(f"huffman is {huffman!r}; it must be one of {', '.join(HUFFMAN)}")
-    _check_page_size(page_size)
-    if size % page_size:
-        raise ValueError(f"{size} bytes are no whole number of pages of {page_size} bytes")
-    cdef Py_ssize_t count = size // page_size
-    if lengths_view.shape[0] != count:
-        raise ValueError(f"lengths has room for {lengths_view.shape[0]} pages; there are {count}")
-    if dst.shape[0] < size:
-        raise ValueError(f"the payload has room for {dst.shape[0]} bytes; up to {size} may be needed")
+    cdef Py_ssize_t count = count_pages(size, page_size, huffman, lengths_view.shape[0], dst.shape[0])
     if count == 0:
         return 0
     cdef Batch batch = Batch(count)
@@ -591,7 +536,7 @@ def compress_pages_into(buffer, lengths, payload, Py_ssize_t page_size=4096, huf
 
 
 def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
-    """Inflate pages: the inverse of `compress_pages`.
+    """Inflate pages: the inverse of `compress_pages_into`.
 
     Parameters
     ----------
@@ -618,8 +563,8 @@ def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
     QplError
         If the path setting is "hardware" and the device fails.
     """
-    cdef const uint8_t[::1] src = _as_bytes(payload)
-    _check_page_size(page_size)
+    cdef const uint8_t[::1] src = as_bytes(payload)
+    check_page_size(page_size)
     cdef const int64_t[::1] sizes = np.ascontiguousarray(lengths, np.int64)
     cdef Py_ssize_t count = sizes.shape[0]
     cdef Py_ssize_t i
@@ -636,7 +581,7 @@ def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
         writer = BytesWriter(count * page_size + SLACK)
         dst = writer
     else:
-        dst = _as_writable_bytes(out)
+        dst = as_writable_bytes(out)
         if dst.shape[0] != count * page_size:
             raise ValueError(f"out has {dst.shape[0]} bytes; {count} pages of {page_size} have {count * page_size}")
     cdef Batch batch = Batch(count)
@@ -655,6 +600,10 @@ def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
     batch.check_device("page")
     for i in range(count):
         block = &batch.blocks[i]
+        if block.status == QPL_STS_MORE_OUTPUT_NEEDED:
+            raise CorruptDataError(
+                f"page {i} of {count} inflates to more than {page_size} bytes", block.status, status_name(block.status)
+            )
         if block.status != QPL_STS_OK:
             raise CorruptDataError(
                 f"page {i} of {count} cannot be inflated", block.status, status_name(block.status)
@@ -665,22 +614,3 @@ def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
         return out
     dst = None
     return writer.finish(count * page_size)
-
-
-def _check_page_size(Py_ssize_t page_size) -> None:
-    if not 2 <= page_size <= MAX_BLOCK:
-        raise ValueError(f"page_size is {page_size}; it must be 2 to {MAX_BLOCK}")
-
-
-def _as_bytes(buffer) -> memoryview:
-    view = memoryview(buffer)
-    if not view.c_contiguous:
-        raise ValueError("a contiguous buffer is required")
-    return view.cast("B")
-
-
-def _as_writable_bytes(buffer) -> memoryview:
-    view = _as_bytes(buffer)
-    if view.readonly:
-        raise ValueError("the output is read-only")
-    return view

@@ -1,15 +1,16 @@
-"""The two errors of this package that speak of libqpl."""
+"""The two errors of this package that speak of libqpl, or of ISA-L where that does the work."""
 
 from __future__ import annotations
 
 
 class QplError(RuntimeError):
-    """libqpl could not do what was asked.
+    """libqpl, or ISA-L in its place, could not do what was asked.
 
     Attributes
     ----------
     status : int or None
-        libqpl's status number (``qpl/c_api/status.h``); None where the fault was found by our own checks.
+        libqpl's status number (``qpl/c_api/status.h``); None where the fault was found by our own checks, or by
+        ISA-L.
     name : str or None
         libqpl's name for that number.
     """

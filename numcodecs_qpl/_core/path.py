@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from numcodecs_qpl._core._jobs import NO_WORK_QUEUES, probe_hardware, status_name
+from numcodecs_qpl._core.engine import NO_WORK_QUEUES, probe_hardware, status_name
 from numcodecs_qpl._core.errors import QplError
 
 PATH_VARIABLE = "NUMCODECS_QPL_PATH"
@@ -23,6 +23,8 @@ LOST = (
     "log, and start a new process"
 )
 
+NO_LIBQPL = "this build has no libqpl and does everything on ISA-L: an IAA needs one with libqpl, on x86-64 Linux"
+
 _ADVICE = {
     "QPL_STS_INIT_HW_NOT_SUPPORTED": "this libqpl was built without the hardware path",
     "QPL_STS_INIT_LIBACCEL_NOT_FOUND": "install libaccel-config (Debian: apt-get install libaccel-config1)",
@@ -38,8 +40,8 @@ _init_status: int | None = None  # None: libqpl was not asked yet
 _taken_away = ""
 
 
-def hardware_init_status() -> int:
-    """Status with which libqpl answers the wish for a hardware job: 0 where an IAA can be used.
+def hardware_init_status() -> int | None:
+    """Status with which libqpl answers the wish for a hardware job: 0 where an IAA can be used, None without libqpl.
 
     Asked once a process: libqpl itself looks for devices only once. Where they were open, but serve this process no
     more (it was forked, or one of them has stopped answering), it is that of a system without work queues.
@@ -50,8 +52,10 @@ def hardware_init_status() -> int:
     return _init_status
 
 
-def hardware_advice(status: int) -> str:
+def hardware_advice(status: int | None) -> str:
     """What to do about an init status of the hardware path, in one sentence."""
+    if status is None:
+        return NO_LIBQPL
     if _taken_away and status == NO_WORK_QUEUES:
         return _taken_away
     return _ADVICE.get(status_name(status), "see libqpl's list of status codes")
@@ -70,16 +74,16 @@ def set_path(path: str) -> None:
     Parameters
     ----------
     path : {"auto", "hardware", "software"}
-        "hardware" is an IAA or an error; "software" is libqpl's software path; "auto" (the default, or what the
-        environment variable ``NUMCODECS_QPL_PATH`` says) is an IAA where one can be used, else software, which also
-        does each block that the IAA does not do.
+        "hardware" is an IAA or an error; "software" is libqpl's software path, or ISA-L in a build without libqpl;
+        "auto" (the default, or what the environment variable ``NUMCODECS_QPL_PATH`` says) is an IAA where one can be
+        used, else software, which also does each block that the IAA does not do.
 
     Raises
     ------
     ValueError
         For any other word.
     QplError
-        For "hardware" where libqpl finds no usable device; the setting stays as it was.
+        For "hardware" where libqpl finds no usable device, or there is no libqpl; the setting stays as it was.
     """
     global _path
     if path not in PATH_SETTINGS:
@@ -112,7 +116,7 @@ def path_in_force() -> str:
     if path == "software":
         return "software"
     if path == "auto":
-        return "software" if hardware_init_status() else "hardware"
+        return "hardware" if hardware_init_status() == 0 else "software"
     if path != "hardware":
         raise ValueError(f"{PATH_VARIABLE} is {path!r}; it must be one of {', '.join(PATH_SETTINGS)}")
     _require_hardware()
@@ -121,8 +125,9 @@ def path_in_force() -> str:
 
 def _require_hardware() -> None:
     status = hardware_init_status()
-    if status:
-        raise QplError(f"the hardware path cannot be used: {hardware_advice(status)}", status, status_name(status))
+    if status != 0:
+        name = None if status is None else status_name(status)
+        raise QplError(f"the hardware path cannot be used: {hardware_advice(status)}", status, name)
 
 
 def set_numa(policy: str | int) -> None:

@@ -50,6 +50,4 @@ def host_text() -> str:
     """The host in one line."""
     facts = host_facts()
     cpus = facts["cpus"]
-    return (
-        f"{facts['cpu']}, {cpus} CPU{'s' * (cpus != 1)}; libqpl {facts['versions']['libqpl']}, {path_facts()['name']}"
-    )
+    return f"{facts['cpu']}, {cpus} CPU{'s' * (cpus != 1)}; {_core.engine_version()}, {path_facts()['name']}"

@@ -42,11 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Deflate through Intel's libqpl: on an In-Memory Analytics Accelerator (IAA), or in software.",
+        description="Deflate on an In-Memory Analytics Accelerator (IAA), through Intel's libqpl, or in software.",
         epilog=examples("info", "demo --quick", "bench my.zarr", "bench --help"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    version = f"{PROGRAM} {__version__} (libqpl {_core.libqpl_version()})"
+    version = f"{PROGRAM} {__version__} ({_core.engine_version()})"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     add_info(commands)

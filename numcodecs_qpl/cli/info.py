@@ -61,6 +61,7 @@ def _facts() -> dict[str, Any]:
     path = _path_facts(path_names(found)["hardware"])
     if path["setting"] not in _core.PATH_SETTINGS:
         errors.append(path["why"])
+    advice = [*_libqpl_advice(path["hardware_init_status"]), *host_advice(host(), found)]
     return {
         "versions": {
             PROGRAM: __version__,
@@ -68,10 +69,11 @@ def _facts() -> dict[str, Any]:
             "Python": platform.python_version(),
             **{package: _installed_version(package) for package in ("numcodecs", "numpy", "isal", "zarr")},
         },
+        "engine": _core.ENGINE,
         "path": path,
         **settings,
         "devices": found,
-        "advice": [*_libqpl_advice(path["hardware_init_status"]), *host_advice(host(), found)],
+        "advice": advice if _core.ENGINE == "libqpl" else [],  # it is all about devices
         "errors": errors,
     }
 
@@ -84,21 +86,29 @@ def _path_facts(hardware: str) -> dict[str, Any]:
         return {**facts, "why": str(error)}
     except _core.QplError:
         pass  # the status says it too
-    if facts["setting"] == "software":
-        # Whoever chose it may want libqpl to keep away from the devices.
-        return {**facts, "why": "the setting says so, and libqpl was not asked for a device"}
-    status = _core.hardware_init_status()
+    # Whoever chose software may want libqpl to keep away from the devices.
+    status = _core.hardware_init_status() if facts["setting"] != "software" else None
+    if _core.ENGINE != "libqpl":
+        why = _core.NO_LIBQPL
+    elif status is None:
+        why = "the setting says so, and libqpl was not asked for a device"
+    else:
+        why = _said_by_libqpl(status, hardware, facts["setting"])
+    return {**facts, "why": why, "hardware_init_status": status}
+
+
+def _said_by_libqpl(status: int, hardware: str, setting: str) -> str:
     said = f"libqpl's hardware init status is {status}, {_core.status_name(status)}"
     if status:
-        why = f"no IAA can be used: {said}: {_core.hardware_advice(status)}"
-    else:
-        why = f"an {hardware} can be used: {said}. Level 3, which hardware does not have, "
-        why += "fails" if facts["setting"] == "hardware" else "runs on the software path"
-    return {**facts, "why": why, "hardware_init_status": status}
+        return f"no IAA can be used: {said}: {_core.hardware_advice(status)}"
+    level_3 = "fails" if setting == "hardware" else "runs on the software path"
+    return f"an {hardware} can be used: {said}. Level 3, which hardware does not have, {level_3}"
 
 
 def _probed(found: list[Device]) -> tuple[list[Trial], list[str]]:
     """What came of each kind of work, and what is wrong with that."""
+    if _core.ENGINE != "libqpl":
+        return [], [f"there is nothing to probe: {_core.NO_LIBQPL}"]
     try:
         trials = probe(sum(queue.may_open for device in found for queue in device.queues))
     except _core.QplError as error:
@@ -143,8 +153,15 @@ def _device_facts(device: Device) -> dict[str, Any]:
 def _text_of(facts: dict[str, Any]) -> str:
     path = facts["path"]
     in_force = path_names(facts["devices"]).get(path["in_force"], "none: compressing and decompressing will fail")
-    entries = [(name, version or "not installed") for name, version in facts["versions"].items()]
-    entries += [("", ""), ("path setting", path["setting"]), ("path in force", in_force), ("because", path["why"])]
+    missing = {"libqpl": "not in this build"}
+    entries = [(name, version or missing.get(name, "not installed")) for name, version in facts["versions"].items()]
+    entries += [
+        ("", ""),
+        ("engine", facts["engine"]),
+        ("path setting", path["setting"]),
+        ("path in force", in_force),
+        ("because", path["why"]),
+    ]
     invalid = "not a valid setting"
     entries += [("", ""), ("threads", str(facts["threads"] or invalid))]
     entries += [("NUMA policy", invalid if facts["numa"] is None else str(facts["numa"])), ("", "")]

@@ -1,0 +1,3 @@
+from typing import Final
+
+WITH_LIBQPL: Final[bool]
