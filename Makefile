@@ -12,12 +12,12 @@ install = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-ver
 # Every page anew (-E): of pages that have not changed, sphinx would not repeat a warning.
 sphinx = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -E -n -W --keep-going -q -d build/doctrees docs build/docs
 
-.PHONY: test demo bench bench-migration docs pictures lint newest sanitize clean
+.PHONY: test demo bench bench-migration docs pictures lint newest isal sanitize clean
 
 test: lint
 	$(sphinx)
 	$(BIN)/pytest
-	$(MAKE) newest sanitize
+	$(MAKE) newest isal sanitize
 
 demo: $(VENV)/ready
 	$(install) ".[demo]"
@@ -53,6 +53,10 @@ lint: $(VENV)/ready
 # The newest zarr and numcodecs want Python 3.12 or later.
 newest:
 	tools/test_newest.sh
+
+# Without libqpl, on ISA-L.
+isal:
+	tools/test_isal.sh
 
 # The hostile input and the emulated IAA that fails once more, with AddressSanitizer watching the extension.
 sanitize:

@@ -14,6 +14,7 @@ from typing import Any
 import numcodecs
 import numpy as np
 import pytest
+from engine import needs_libqpl
 from isal import igzip, igzip_lib, isal_zlib
 
 import numcodecs_qpl
@@ -214,6 +215,7 @@ def test_something_else_after_the_end_is_an_error_that_says_where(container: str
 # ---- What a codec learns ----------------------------------------------------------------------------------------
 
 
+@needs_libqpl
 @pytest.mark.parametrize("container", ["gzip", "zlib"])
 def test_a_producer_that_needs_isal_is_remembered_and_ours_still_goes_through_libqpl(container: str) -> None:
     codec = QPL(container=container)
@@ -242,6 +244,7 @@ def test_nothing_is_learned_from_damage() -> None:
     assert stats()["software"]["decompressed"] == -(-len(TEXT) // 65536)
 
 
+@needs_libqpl
 def test_a_codec_that_is_pickled_forgets_what_it_learned() -> None:
     codec = QPL()
     codec.decode(gzip.compress(FAR))

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import numcodecs_qpl
-from numcodecs_qpl import QPL
+from numcodecs_qpl import QPL, _core
 
 RNG = np.random.default_rng(8)
 DATA = [RNG.choice(np.frombuffer(b"abcd efgh", "u1"), size).tobytes() for size in (10, 5000, 70_000, 300_000)]
@@ -95,6 +95,7 @@ def test_a_fork_amid_working_threads_works_on() -> None:
 
 def test_a_fork_starts_with_a_pool_and_counts_of_its_own() -> None:
     assert there_and_back(1)
+    jobs = 1 if _core.ENGINE == "libqpl" else 0
 
     def child() -> bool:
         before = numcodecs_qpl.stats()
@@ -104,11 +105,12 @@ def test_a_fork_starts_with_a_pool_and_counts_of_its_own() -> None:
             before["pool"] == {"made": 0, "idle": 0}
             and before["inflate"] == {}
             and before["software"] == {"compressed": 0, "decompressed": 0}
-            and after["pool"] == {"made": 1, "idle": 1}
+            and after["software"]["compressed"] > 0
+            and after["pool"] == {"made": jobs, "idle": jobs}
         )
 
     in_fork(child)
-    assert numcodecs_qpl.stats()["pool"]["idle"] >= 1
+    assert numcodecs_qpl.stats()["pool"]["idle"] >= jobs
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import zarr
+from engine import needs_libqpl
 from zarr.codecs import BytesCodec, GzipCodec, ShardingCodec
 from zarr.core import codec_pipeline
 from zarr.core.buffer import default_buffer_prototype
@@ -303,6 +304,7 @@ def test_an_open_array_switches_at_once_there_and_back() -> None:
     assert np.array_equal(array[1:], DATA[1:])
 
 
+@needs_libqpl
 def test_served_gzip_reads_what_plain_zarr_wrote_and_learns_its_producer(served: None) -> None:
     disable_gzip()
     array = zarr.create_array(
