@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import itertools
-import os
 import shutil
 import tempfile
 import time
@@ -31,6 +30,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from numcodecs_qpl import QplError, get_path, get_threads, reset_stats, stats
 from numcodecs_qpl._core import path_in_force
+from numcodecs_qpl.cpus import usable_cpus
 from numcodecs_qpl.devices import devices, path_names
 from numcodecs_qpl.zarr import QPL
 
@@ -246,7 +246,7 @@ def _report(results: list[Result], data: Maps) -> None:
         )
     print()
     Console(highlight=False).print(table)
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpus = usable_cpus()
     print("ratio: size of the array / size of the store. MB: 10**6 bytes, in MB/s those of the array.")
     print(f"Speeds are zarr's, files and all, with {cpus} CPUs, the best of {ROUNDS}: an impression, no benchmark.")
     print(f"\nBit for bit: all {len(results)} stores were read back as the array that was written.")

@@ -150,7 +150,8 @@ def test_the_verdict_follows_the_table(result: subprocess.CompletedProcess[str],
 def test_the_document_is_complete(facts: dict[str, Any]) -> None:
     assert list(facts) == ["format", "host", "path", "data_sets"]
     assert facts["format"] == FORMAT
-    assert set(facts["host"]) == {"cpu", "cpus", "load_average", "kernel", "versions"}
+    assert set(facts["host"]) == {"cpu", "cpus", "load_average", "kernel", "engine", "versions"}
+    assert facts["host"]["engine"] == _core.ENGINE
     assert facts["host"]["versions"]["numcodecs-qpl"] == numcodecs_qpl.__version__
     assert facts["host"]["versions"]["libqpl"] == _core.libqpl_version()
     assert facts["path"] == {"setting": "software", "in_force": "software", "name": "software path"}

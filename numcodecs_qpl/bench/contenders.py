@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from numcodecs_qpl import QPL, get_path, get_threads, set_path, set_threads
 from numcodecs_qpl._core import path_in_force
 from numcodecs_qpl.codec import LEVELS
 from numcodecs_qpl.containers import CONTAINERS
+from numcodecs_qpl.cpus import usable_cpus
 from numcodecs_qpl.devices import EMULATED, devices, hardware_label
 
 MOST_THREADS = 8
@@ -119,7 +119,7 @@ def contenders(largest_chunk: int) -> list[Contender]:
     """
     threads = 1
     if largest_chunk > (QPL().block_size or 0):
-        threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
+        threads = min(MOST_THREADS, usable_cpus())
     paths = _paths()
     labels = {"hardware": hardware_label(devices()), "software": "software path" if len(paths) > 1 else ""}
     ours = [contender for path in paths for contender in _qpl(path, labels[path], threads)]

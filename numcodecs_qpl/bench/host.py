@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from numcodecs_qpl import __version__, _core, get_path
+from numcodecs_qpl.cpus import usable_cpus
 from numcodecs_qpl.devices import devices, path_names
 
 
@@ -27,9 +28,10 @@ def host_facts() -> dict[str, Any]:
     """All that is told of the host, for JSON."""
     return {
         "cpu": cpu_model(),
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": usable_cpus(),
         "load_average": os.getloadavg()[0],
         "kernel": platform.release(),
+        "engine": _core.ENGINE,
         "versions": {
             "numcodecs-qpl": __version__,
             "libqpl": _core.libqpl_version(),
