@@ -13,7 +13,7 @@ from rich.text import Text
 
 PICTURES = Path(__file__).parent / "pictures"
 COLUMNS = 92
-COMMANDS = {"info": "numcodecs-qpl info"}
+COMMANDS = {"info": "numcodecs-qpl info", "demo": "numcodecs-qpl demo"}
 """By name of the picture: what is run for it."""
 
 

@@ -362,12 +362,18 @@ def test_version_names_the_package_and_its_engine() -> None:
     assert result.stdout == f"numcodecs-qpl {numcodecs_qpl.__version__} ({engine})\n"
 
 
-@pytest.mark.parametrize("arguments", [(), ("info",), ("demo",), ("bench",)])
+@pytest.mark.parametrize("arguments", [(), ("info",), ("demo",), ("bench",), ("receive",), ("relay",)])
 def test_every_help_has_an_example_and_keeps_to_100_columns(arguments: tuple[str, ...]) -> None:
     result = run(*arguments, "--help")
     assert (result.returncode, result.stderr) == (0, "")
     assert " ".join(["\n  numcodecs-qpl", *arguments]) in result.stdout.partition("\nexamples:")[2]
     assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_the_help_says_what_the_exit_status_means() -> None:
+    assert run("--help").stdout.endswith(
+        "exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong\n"
+    )
 
 
 @pytest.mark.parametrize("arguments", [(), ("junk",), ("info", "--junk"), ("info", "junk"), ("demo", "--store")])

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from numcodecs_qpl import __version__, _core
 from numcodecs_qpl.cli.bench import add_bench
-from numcodecs_qpl.cli.common import FAILED, INTERRUPTED, PROGRAM, examples, failed
+from numcodecs_qpl.cli.common import EXIT_STATUS, FAILED, INTERRUPTED, PROGRAM, examples, failed
 from numcodecs_qpl.cli.demo import add_demo
 from numcodecs_qpl.cli.info import add_info
 from numcodecs_qpl.cli.migration import add_receive, add_relay
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Deflate on an In-Memory Analytics Accelerator (IAA), through Intel's libqpl, or in software.",
-        epilog=examples("info", "demo --quick", "bench my.zarr", "bench --help"),
+        epilog=examples("info", "demo --quick", "bench my.zarr", "bench --help") + f"\n\n{EXIT_STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     version = f"{PROGRAM} {__version__} ({_core.engine_version()})"

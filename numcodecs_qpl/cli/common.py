@@ -15,6 +15,8 @@ PROGRAM = "numcodecs-qpl"
 OK, FAILED, INTERRUPTED = 0, 1, 130
 """Exit statuses. argparse itself exits with 2 if the command line is wrong; 130 is a shell's own for Ctrl-C."""
 
+EXIT_STATUS = "exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong"
+
 
 def examples(*arguments: str) -> str:
     """The last lines of a ``--help``: the command lines that `arguments` make."""

@@ -78,12 +78,12 @@ def add_receive(commands: Commands) -> None:
         "--uuid", type=UUID, default=NO_UUID, help="the guest's, if QEMU was given one (default: all zeros)"
     )
     _add_page_size(command)
-    command.set_defaults(run=_receive, misused=command.error)
+    command.set_defaults(run=lambda arguments: _receive(arguments, command))
 
 
-def _receive(arguments: argparse.Namespace) -> int:
+def _receive(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> int:
     if arguments.listen.kind == "tls":
-        arguments.misused("--listen cannot be tls: for receive; put `numcodecs-qpl relay` with TLS before it")
+        command.error("--listen cannot be tls: for receive; put `numcodecs-qpl relay` with TLS before it")
     if arguments.format == "zarr" and importlib.util.find_spec("zarr") is None:
         return failed('--format zarr needs zarr: pip install "numcodecs-qpl[zarr]"')
     try:
@@ -172,13 +172,13 @@ def add_relay(commands: Commands) -> None:
     )
     command.add_argument("--stats", type=Path, metavar="FILE", help="write the line of JSON to FILE too")
     _add_page_size(command)
-    command.set_defaults(run=_relay, misused=command.error)
+    command.set_defaults(run=lambda arguments: _relay(arguments, command))
 
 
-def _relay(arguments: argparse.Namespace) -> int:
+def _relay(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> int:
     if "zstd" in (arguments.decode, arguments.encode) and importlib.util.find_spec("zstandard") is None:
         return failed(f"zstd needs zstandard: {INSTALL}")
-    tls = _tls_files(arguments)
+    tls = _tls_files(arguments, command)
     try:
         _check_settings()
         with _terminable(), contextlib.ExitStack() as stack, contextlib.ExitStack() as held:
@@ -203,14 +203,14 @@ def _relay(arguments: argparse.Namespace) -> int:
         return TERMINATED
 
 
-def _tls_files(arguments: argparse.Namespace) -> TLSFiles | None:
+def _tls_files(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> TLSFiles | None:
     """The files of the TLS options, if TLS is asked for; what does not fit together is misuse."""
     files = (arguments.tls_cert, arguments.tls_key, arguments.tls_ca)
     wanted = [str(address) for address in (arguments.listen, arguments.connect) if address.kind == "tls"]
     if wanted and not all(files):
-        arguments.misused(f"{wanted[0]} needs --tls-cert, --tls-key and --tls-ca")
+        command.error(f"{wanted[0]} needs --tls-cert, --tls-key and --tls-ca")
     if any(files) and not wanted:
-        arguments.misused("--tls-cert, --tls-key and --tls-ca are for tls:HOST:PORT; neither address is of that kind")
+        command.error("--tls-cert, --tls-key and --tls-ca are for tls:HOST:PORT; neither address is of that kind")
     return TLSFiles(*files, verify_peer=arguments.verify_peer) if wanted else None
 
 
