@@ -15,6 +15,11 @@ from engine import needs_libqpl
 
 ROOT = Path(__file__).parents[1]
 FETCH = ROOT / "tools/fetch_libqpl.py"
+LICENCE_WORDS = {
+    "LICENSE": "The numcodecs-qpl developers",
+    "libqpl.txt": "The above copyright notice and this permission notice shall be included",
+    "isa-l.txt": "Redistributions in binary form must reproduce the above copyright",
+}
 
 
 def tool(name: str) -> str:
@@ -53,11 +58,17 @@ def test_importing_the_package_imports_no_zarr_and_nothing_of_the_demo() -> None
     assert done.stdout == "[]\n"
 
 
-def test_the_licence_of_what_is_linked_in_comes_along() -> None:
+def test_the_licences_of_all_that_is_linked_in_come_along_and_metadata_and_readme_name_them() -> None:
     files = importlib.metadata.files("numcodecs-qpl") or []
-    texts = [file.read_text() for file in files if "licenses" in file.parts]
-    assert any("The numcodecs-qpl developers" in text for text in texts)
-    assert any("Intel Corporation" in text for text in texts)
+    texts = {file.name: file.read_text() for file in files if "licenses" in file.parts}
+    assert texts == {file.name: file.read_text() for file in (ROOT / "LICENSE", *(ROOT / "LICENSES").iterdir())}
+    for name, words in LICENCE_WORDS.items():
+        assert words in texts[name]
+    assert importlib.metadata.metadata("numcodecs-qpl")["License-Expression"] == "MIT AND BSD-3-Clause"
+    readme = (ROOT / "README.md").read_text().splitlines()
+    line = next(line for line in readme if line.startswith("MIT licence"))
+    for word in ("libqpl", "ISA-L", "BSD-3-Clause", "`LICENSES/`"):
+        assert word in line
 
 
 def test_without_apt_the_fetch_says_so_in_one_line(tmp_path: Path) -> None:
