@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,15 @@ def test_the_extension_needs_no_libqpl_and_no_libaccel_config(extension: str) ->
     needed = [line for line in dynamic.splitlines() if "NEEDED" in line]
     assert needed
     assert not [line for line in needed if "qpl" in line or "accel" in line]
+
+
+@needs_libqpl
+@pytest.mark.parametrize("extension", ["_jobs", "_batch"])
+def test_the_extension_shows_nothing_but_its_init_function(extension: str) -> None:
+    # Another libqpl in the process, of another version, would else be called in place of the one that is linked in.
+    file = str(importlib.import_module(f"numcodecs_qpl._core.{extension}").__file__)
+    symbols = subprocess.run([tool("nm"), "-D", "--defined-only", file], capture_output=True, text=True, check=True)
+    assert re.findall(r"(\S+)$", symbols.stdout, re.MULTILINE) == [f"PyInit_{Path(file).name.partition('.')[0]}"]
 
 
 def test_importing_the_package_imports_no_zarr_and_nothing_of_the_demo() -> None:
