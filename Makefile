@@ -12,7 +12,7 @@ install = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-ver
 # Every page anew (-E): of pages that have not changed, sphinx would not repeat a warning.
 sphinx = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -E -n -W --keep-going -q -d build/doctrees docs build/docs
 
-.PHONY: test demo bench bench-migration docs pictures lint newest isal sanitize clean
+.PHONY: test demo bench bench-migration docs pictures lint wheel newest isal sanitize clean
 
 test: lint
 	$(sphinx)
@@ -50,8 +50,12 @@ lint: $(VENV)/ready
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint --max-line-length=120 numcodecs_qpl
 
-# The newest zarr and numcodecs want Python 3.12 or later.
-newest:
+# An sdist and the wheels, in dist/ (docs/wheels.md).
+wheel:
+	tools/make_wheels.sh
+
+# From the wheel; the newest zarr and numcodecs want Python 3.12 or later.
+newest: wheel
 	tools/test_newest.sh
 
 # Without libqpl, on ISA-L.
