@@ -58,8 +58,8 @@ wheel:
 newest: wheel
 	tools/test_newest.sh
 
-# Without libqpl, on ISA-L.
-isal:
+# Without libqpl, on ISA-L: from the wheel too.
+isal: wheel
 	tools/test_isal.sh
 
 # The hostile input and the emulated IAA that fails once more, with AddressSanitizer watching the extension.

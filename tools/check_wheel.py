@@ -1,8 +1,8 @@
 """Check an sdist and the wheels built out of it: they hold what they should, nothing else, and say so honestly.
 
-An sdist has the files that git has. A wheel has the package's Python files and compiled extensions, all licences, and a
-RECORD that is right. Its extensions need nothing that its platform tag does not promise, look nowhere but where the
-system does, and show no symbol but their init function.
+An sdist has the files that git has. A wheel has the package's Python files, all licences, a RECORD that is right and,
+unless its tag is py3-none-any, the compiled extensions. These need nothing that the platform tag does not promise, look
+nowhere but where the system does, and show no symbol but their init function.
 """
 
 from __future__ import annotations
@@ -55,15 +55,17 @@ def wrong_in_sdist(path: Path) -> Iterator[str]:
 
 def expected_files(wheel_name: str) -> set[str]:
     """Names of all files that a wheel of this name should have."""
-    name, version, python, *_ = wheel_name.split("-")
+    name, version, python, _, platform = wheel_name.split("-")
     info = f"{name}-{version}.dist-info"
     licences = [ROOT / "LICENSE", *(ROOT / "LICENSES").iterdir()]
+    sources = [Path(str(file).removesuffix(".in")) for file in PACKAGE.rglob("*")]
+    modules = [] if platform == "any" else PACKAGE.rglob("*.pyx")
     suffix = f".cpython-{python.removeprefix('cp')}-x86_64-linux-gnu.so"
     return {
         *(f"{info}/{file}" for file in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")),
         *(f"{info}/licenses/{file.relative_to(ROOT)}" for file in licences),
-        *(str(file.relative_to(ROOT)) for file in PACKAGE.rglob("*") if file.suffix in {".py", ".pyi", ".typed"}),
-        *(str(file.relative_to(ROOT).with_suffix(suffix)) for file in PACKAGE.rglob("*.pyx")),
+        *(str(file.relative_to(ROOT)) for file in sources if file.suffix in {".py", ".pyi", ".typed"}),
+        *(str(file.relative_to(ROOT).with_suffix(suffix)) for file in modules),
     }
 
 
@@ -108,8 +110,8 @@ def wrong_in_wheel(path: Path) -> Iterator[str]:
     """What is wrong with a wheel."""
     name, version, *tag = path.stem.split("-")
     platform = re.fullmatch(r"manylinux_(\d+)_(\d+)_x86_64", tag[-1])
-    if platform is None:
-        yield f"{tag[-1]} is no manylinux tag"
+    if platform is None and tag != ["py3", "none", "any"]:
+        yield f"{'-'.join(tag)} is neither a manylinux tag nor that of pure Python"
         return
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path) as archive:
@@ -118,7 +120,7 @@ def wrong_in_wheel(path: Path) -> Iterator[str]:
         yield from wrong_in_record(archive, f"{info}/RECORD")
         for file in sorted(files):
             data = archive.read(file)
-            if file.endswith(".so"):
+            if platform and file.endswith(".so"):
                 yield from wrong_in_extension(file, data, (int(platform[1]), int(platform[2])))
             elif "/licenses/" in file and data != (ROOT / file.partition("/licenses/")[2]).read_bytes():
                 yield f"{file} is not the text of this checkout"
@@ -130,6 +132,8 @@ def wrong_in_wheel(path: Path) -> Iterator[str]:
     for field, key in {"Name": "name", "Version": "version", "License-Expression": "license"}.items():
         if metadata[field] != project[key]:
             yield f"METADATA: {field} is {metadata[field]}, not {project[key]}"
+    if platform is None:
+        return
     # What the tag allows of libstdc++ stands in auditwheel's policies.
     show = [sys.executable, "-m", "auditwheel", "show", str(path)]
     verdict = " ".join(subprocess.run(show, capture_output=True, text=True, check=True).stdout.split())
