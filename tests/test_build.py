@@ -163,7 +163,7 @@ def test_the_build_without_libqpl_needs_no_compiler_and_installs_python_alone(tm
     assert {path.suffix for path in files} == {".py", ".pyi", ".typed"}
     (built,) = (path for path in files if path.name == "_built.py")
     assert "WITH_LIBQPL = False" in built.read_text()
-    assert {path.parent.name for path in files} == {"numcodecs_qpl", "_core", "cli", "containers", "multifd"}
+    assert {path.parent.name for path in files} == {"numcodecs_qpl", "_core", "bench", "cli", "containers", "multifd"}
 
 
 def test_an_emulated_iaa_without_libqpl_is_refused(tmp_path: Path) -> None:
