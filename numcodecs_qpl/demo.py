@@ -23,7 +23,6 @@ import numpy.typing as npt
 import zarr
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
@@ -32,6 +31,7 @@ from numcodecs_qpl import QplError, get_path, get_threads, reset_stats, stats
 from numcodecs_qpl._core import path_in_force
 from numcodecs_qpl.cpus import usable_cpus
 from numcodecs_qpl.devices import devices, path_names
+from numcodecs_qpl.progress import progress_bar
 from numcodecs_qpl.zarr import QPL
 
 MB = 10**6
@@ -180,17 +180,7 @@ def _introduce(data: Maps, quick: bool) -> None:
 
 def _try_all(folder: Path, data: Maps) -> list[Result]:
     todo = cases()
-    console = Console(stderr=True)
-    progress = Progress(
-        TextColumn("{task.description:26}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_interactive,  # a file or a dumb terminal would get one bar below the other
-        transient=True,
-        redirect_stdout=False,
-    )
+    progress = progress_bar()
     steps = itertools.count()
     task = progress.add_task("", total=2 * ROUNDS * len(todo))
     with progress:

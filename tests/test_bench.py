@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import zarr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
+from terminal import on_terminal
 
 import numcodecs_qpl
 from numcodecs_qpl import _core, cli
@@ -684,24 +684,7 @@ def test_a_file_without_a_plot_needs_neither_matplotlib_nor_zarr(file: Path) -> 
 def test_a_terminal_that_can_show_it_gets_a_progress_bar_beside_the_output(
     file: Path, terminal: str, bar: bool
 ) -> None:
-    screen, keyboard = pty.openpty()
-    process = subprocess.Popen(
-        [PROGRAM, "bench", file, "--quick"],
-        env=environment(TERM=terminal),
-        stdout=subprocess.PIPE,
-        stderr=keyboard,
-        text=True,
-    )
-    os.close(keyboard)
-    seen = b""
-    try:
-        while piece := os.read(screen, 65536):
-            seen += piece
-    except OSError:  # the last writer has closed it
-        pass
-    os.close(screen)
-    output, _ = process.communicate()
-    assert process.returncode == 0
+    output, seen = on_terminal([PROGRAM, "bench", file, "--quick"], environment(TERM=terminal))
     assert "QPL 1" in rows(output)
     assert (b"%" in seen) == bar
     assert bar or seen == b""

@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from terminal import on_terminal
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import ZstdCodec
 
@@ -286,20 +286,7 @@ def test_what_ran_where_is_told_with_what_hardware_did_not_do(monkeypatch: pytes
 
 @pytest.mark.parametrize(("terminal", "bar"), [("xterm-256color", True), ("dumb", False)])
 def test_a_terminal_that_can_show_it_gets_a_progress_bar_beside_the_output(terminal: str, bar: bool) -> None:
-    screen, keyboard = pty.openpty()
-    process = subprocess.Popen(
-        [PROGRAM, "demo", "--quick"], env=environment(TERM=terminal), stdout=subprocess.PIPE, stderr=keyboard, text=True
-    )
-    os.close(keyboard)
-    shown = b""
-    try:
-        while piece := os.read(screen, 65536):
-            shown += piece
-    except OSError:  # the last writer has closed it
-        pass
-    os.close(screen)
-    output, _ = process.communicate()
-    assert process.returncode == 0
+    output, shown = on_terminal([PROGRAM, "demo", "--quick"], environment(TERM=terminal))
     assert list(rows(output)) == NAMES
     assert (b"%" in shown) == bar
     assert bar or shown == b""

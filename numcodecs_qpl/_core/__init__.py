@@ -11,6 +11,7 @@ from numcodecs_qpl._core.blocks import (
     decompress_pages,
     decompress_stream,
 )
+from numcodecs_qpl._core.counts import Counts
 from numcodecs_qpl._core.engine import ENGINE, engine_version, libqpl_version, reset_stats, stats, status_name
 from numcodecs_qpl._core.errors import CorruptDataError, QplError
 from numcodecs_qpl._core.path import (
@@ -35,6 +36,7 @@ __all__ = [
     "PATH_SETTINGS",
     "BytesWriter",
     "CorruptDataError",
+    "Counts",
     "QplError",
     "compress_blocks",
     "compress_bound",

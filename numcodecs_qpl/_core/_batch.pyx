@@ -536,33 +536,7 @@ def compress_pages_into(buffer, lengths, payload, Py_ssize_t page_size=4096, huf
 
 
 def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
-    """Inflate pages: the inverse of `compress_pages_into`.
-
-    Parameters
-    ----------
-    payload : buffer of bytes
-        The pages' streams, one after the other.
-    lengths : array_like of int, shape (pages,)
-        Bytes of each page in `payload`; `page_size` for one that is there as it is.
-    page_size : int
-        Bytes in a page.
-    out : writable buffer of bytes, optional
-        ``pages * page_size`` bytes to inflate into.
-
-    Returns
-    -------
-    bytes, or `out` if given
-
-    Raises
-    ------
-    ValueError
-        If `out` is of another size, read-only or not contiguous.
-    CorruptDataError
-        If a length is 0 or larger than a page, the lengths are not those of the payload, or a stream does not inflate
-        to exactly one page. The message names the page. What `out` holds then is undefined.
-    QplError
-        If the path setting is "hardware" and the device fails.
-    """
+    """Inflate pages, as `blocks.decompress_pages` tells."""
     cdef const uint8_t[::1] src = as_bytes(payload)
     check_page_size(page_size)
     cdef const int64_t[::1] sizes = np.ascontiguousarray(lengths, np.int64)

@@ -5,12 +5,11 @@ What it writes an IAA can read: its matches reach no farther back than the 4 KiB
 
 from __future__ import annotations
 
-import os
-import threading
-from collections import Counter
 from typing import Final
 
 from isal import igzip_lib, isal_zlib
+
+from numcodecs_qpl._core.counts import Counts
 
 WINDOW_BITS = 12
 """Two to this power is the farthest that a match reaches back: 4096 bytes."""
@@ -27,8 +26,7 @@ much of what repeats far apart; they are about as fast."""
 _FIXED_TABLES_LEVEL = 0
 """The one level of ISA-L's that has deflate's fixed tables; ``isal`` has them from its version 1.9 on."""
 
-_counts: Counter[str] = Counter()
-_counts_lock = threading.Lock()
+_counts = Counts()
 
 
 def deflate(block: memoryview, dynamic: bool) -> bytes:
@@ -104,8 +102,7 @@ def libqpl_version() -> None:
 
 def note_blocks(operation: str, count: int) -> None:
     """Count blocks that were "compressed" or "decompressed"."""
-    with _counts_lock:
-        _counts[operation] += count
+    _counts.add(operation, count)
 
 
 def stats() -> dict[str, dict[str, int]]:
@@ -113,11 +110,9 @@ def stats() -> dict[str, dict[str, int]]:
 
     All of them are counted as ``"software"``.
     """
-    with _counts_lock:
-        done = {operation: _counts[operation] for operation in ("compressed", "decompressed")}
     return {
         "hardware": {"compressed": 0, "decompressed": 0},
-        "software": done,
+        "software": {"compressed": 0, "decompressed": 0} | _counts.seen(),
         "fallback": {},
         "queues": {"full": 0},
         "pool": {"made": 0, "idle": 0},
@@ -126,14 +121,4 @@ def stats() -> dict[str, dict[str, int]]:
 
 def reset_stats() -> None:
     """Set the counts of `stats` to zero."""
-    with _counts_lock:
-        _counts.clear()
-
-
-def _after_fork_in_child() -> None:
-    global _counts_lock
-    _counts_lock = threading.Lock()  # a thread of the parent may have held it
     _counts.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -194,31 +194,7 @@ def compress_pages_into(
 
 
 def decompress_pages(payload: Any, lengths: ArrayLike, page_size: int = 4096, out: Any = None) -> Any:
-    """Inflate pages: the inverse of `compress_pages`.
-
-    Parameters
-    ----------
-    payload : buffer of bytes
-        The pages' streams, one after the other.
-    lengths : array_like of int, shape (pages,)
-        Bytes of each page in `payload`; `page_size` for one that is there as it is.
-    page_size : int
-        Bytes in a page.
-    out : writable buffer of bytes, optional
-        ``pages * page_size`` bytes to inflate into.
-
-    Returns
-    -------
-    bytes, or `out` if given
-
-    Raises
-    ------
-    ValueError
-        If `out` is of another size, read-only or not contiguous.
-    CorruptDataError
-        If a length is 0 or larger than a page, the lengths are not those of the payload, or a stream does not inflate
-        to exactly one page. The message names the page. What `out` holds then is undefined.
-    """
+    """Inflate pages, as `blocks.decompress_pages` tells."""
     check_page_size(page_size)
     sizes = np.asarray(lengths, np.int64).tolist()
     count = len(sizes)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from numcodecs_qpl._core._built import WITH_LIBQPL
 from numcodecs_qpl._core.arguments import as_bytes, check_page_size
@@ -21,7 +21,6 @@ BytesWriter = _engine.BytesWriter
 compress_blocks = _engine.compress_blocks
 compress_pages_into = _engine.compress_pages_into
 decompress_blocks = _engine.decompress_blocks
-decompress_pages = _engine.decompress_pages
 decompress_stream = _engine.decompress_stream
 
 
@@ -60,3 +59,38 @@ def compress_pages(buffer: Any, page_size: int = 4096, huffman: str = "fixed") -
     lengths = np.empty(len(pages) // page_size, np.uint32)
     writer = BytesWriter(len(pages))
     return lengths, writer.finish(compress_pages_into(pages, lengths, writer, page_size, huffman))
+
+
+@overload
+def decompress_pages(payload: Any, lengths: ArrayLike, page_size: int = 4096, out: None = None) -> bytes: ...
+@overload
+def decompress_pages(payload: Any, lengths: ArrayLike, page_size: int = 4096, *, out: Any) -> Any: ...
+def decompress_pages(payload: Any, lengths: ArrayLike, page_size: int = 4096, out: Any = None) -> Any:
+    """Inflate pages: the inverse of `compress_pages`.
+
+    Parameters
+    ----------
+    payload : buffer of bytes
+        The pages' streams, one after the other.
+    lengths : array_like of int, shape (pages,)
+        Bytes of each page in `payload`; `page_size` for one that is there as it is.
+    page_size : int
+        Bytes in a page.
+    out : writable buffer of bytes, optional
+        ``pages * page_size`` bytes to inflate into.
+
+    Returns
+    -------
+    bytes, or `out` if given
+
+    Raises
+    ------
+    ValueError
+        If `out` is of another size, read-only or not contiguous.
+    CorruptDataError
+        If a length is 0 or larger than a page, the lengths are not those of the payload, or a stream does not inflate
+        to exactly one page. The message names the page. What `out` holds then is undefined.
+    QplError
+        If the path setting is "hardware" and the device fails.
+    """
+    return _engine.decompress_pages(payload, lengths, page_size, out=out)

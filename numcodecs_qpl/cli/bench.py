@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
 import re
 from pathlib import Path
@@ -13,7 +12,7 @@ from numcodecs_qpl.bench.errors import BenchError
 from numcodecs_qpl.bench.files import check_document, check_output
 from numcodecs_qpl.bench.sample import CHUNK_SIZE, MOST, size_text
 from numcodecs_qpl.bench.verdict import RULES
-from numcodecs_qpl.cli.common import OK, examples, failed
+from numcodecs_qpl.cli.common import OK, examples, failed, missing
 
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
@@ -92,9 +91,8 @@ def _bench(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> i
     ):
         command.error(f"argument --plot: {arguments.plot} is the data")
     needs = ["rich", *["matplotlib"] * (arguments.plot is not None), *["zarr"] * is_store]
-    missing = [package for package in needs if importlib.util.find_spec(package) is None]
-    if missing:
-        return failed(f"this needs {', '.join(missing)}: {INSTALL}")
+    if not_here := missing(*needs):
+        return failed(f"this needs {not_here}: {INSTALL}")
     try:
         from numcodecs_qpl.bench import run
     except ImportError as error:  # there, but not of the version that is needed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,11 @@ EXIT_STATUS = "exit status: 0 if all went well, 1 if something failed, 2 if the 
 def examples(*arguments: str) -> str:
     """The last lines of a ``--help``: the command lines that `arguments` make."""
     return "\n  ".join(["examples:", *(f"{PROGRAM} {words}" for words in arguments)])
+
+
+def missing(*packages: str) -> str:
+    """Those of `packages` that are not installed, as a sentence has them; nothing if all are."""
+    return ", ".join(package for package in packages if importlib.util.find_spec(package) is None)
 
 
 def failed(message: str) -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from numcodecs_qpl.cli.common import OK, examples, failed
+from numcodecs_qpl.cli.common import OK, examples, failed, missing
 
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
@@ -41,9 +40,8 @@ def add_demo(commands: Commands) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    missing = [package for package in DEMO_NEEDS if importlib.util.find_spec(package) is None]
-    if missing:
-        return failed(f"the demo needs {', '.join(missing)}: {DEMO_INSTALL}")
+    if not_here := missing(*DEMO_NEEDS):
+        return failed(f"the demo needs {not_here}: {DEMO_INSTALL}")
     try:
         from numcodecs_qpl import demo
     except ImportError as error:  # there, but not of the version that is needed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import signal
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from numcodecs_qpl._core import HUFFMAN, QplError, get_numa, path_in_force
-from numcodecs_qpl.cli.common import OK, examples, failed
+from numcodecs_qpl.cli.common import OK, examples, failed, missing
 from numcodecs_qpl.multifd import MigrationParameters, MultiFDCompression, MultiFDError
 from numcodecs_qpl.multifd.address import Address, Listener, TLSFiles, parse_address, tls_context
 from numcodecs_qpl.multifd.output import OUTPUTS
@@ -84,7 +83,7 @@ def add_receive(commands: Commands) -> None:
 def _receive(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> int:
     if arguments.listen.kind == "tls":
         command.error("--listen cannot be tls: for receive; put `numcodecs-qpl relay` with TLS before it")
-    if arguments.format == "zarr" and importlib.util.find_spec("zarr") is None:
+    if arguments.format == "zarr" and missing("zarr"):
         return failed('--format zarr needs zarr: pip install "numcodecs-qpl[zarr]"')
     try:
         _check_settings()
@@ -176,7 +175,7 @@ def add_relay(commands: Commands) -> None:
 
 
 def _relay(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> int:
-    if "zstd" in (arguments.decode, arguments.encode) and importlib.util.find_spec("zstandard") is None:
+    if "zstd" in (arguments.decode, arguments.encode) and missing("zstandard"):
         return failed(f"zstd needs zstandard: {INSTALL}")
     tls = _tls_files(arguments, command)
     try:
@@ -354,7 +353,7 @@ def _signals_held() -> Iterator[None]:
 
 def _progress(text: Callable[[], str]) -> AbstractContextManager[Any]:
     """Show `text` on a terminal, anew four times a second, if rich is installed."""
-    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
+    if not sys.stderr.isatty() or missing("rich"):
         return contextlib.nullcontext()
     from rich.console import Console
     from rich.live import Live

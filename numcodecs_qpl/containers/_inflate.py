@@ -8,22 +8,18 @@ where an IAA would have done the work.
 from __future__ import annotations
 
 import io
-import os
-import threading
-from collections import Counter
 from collections.abc import Iterator
 
 from isal import igzip_lib
 
-from numcodecs_qpl._core import MAX_BLOCK, CorruptDataError
+from numcodecs_qpl._core import MAX_BLOCK, CorruptDataError, Counts
 
 MAX_EXPANSION = 1032
 """No deflate stream inflates to more than this many times its size: 258 bytes from two bits (RFC 1951, 3.2.5)."""
 
 _PIECE = 1 << 17
 
-_counts: Counter[str] = Counter()
-_counts_lock = threading.Lock()
+_counts = Counts()
 
 
 class Reader:
@@ -111,26 +107,14 @@ class Stream:
 
 def note_inflate(reason: str) -> None:
     """Count a chunk that ISA-L read, and why."""
-    with _counts_lock:
-        _counts[reason] += 1
+    _counts.add(reason)
 
 
 def inflate_stats() -> dict[str, int]:
     """Chunks that ISA-L read in this process, by reason."""
-    with _counts_lock:
-        return dict(_counts)
+    return _counts.seen()
 
 
 def reset_inflate_stats() -> None:
     """Set the counts of `inflate_stats` to zero."""
-    with _counts_lock:
-        _counts.clear()
-
-
-def _after_fork_in_child() -> None:
-    global _counts_lock
-    _counts_lock = threading.Lock()  # a thread of the parent may have held it
     _counts.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
