@@ -28,7 +28,8 @@ class QPL(Codec):  # type: ignore[misc]
     Parameters
     ----------
     level : {1, 3}
-        libqpl's two compression levels. 3 is smaller and about three times slower, and never runs on hardware.
+        libqpl's two compression levels. 3 is smaller, takes three to five times as long, and never runs on hardware;
+        in a build without libqpl it is 1.
     container : {"gzip", "zlib", "deflate"}
         What stands around the deflate streams: gzip (RFC 1952) of one or more members, zlib (RFC 1950), or nothing
         (RFC 1951: no checksum, so damage may go unseen).
