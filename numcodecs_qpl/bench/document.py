@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from numcodecs_qpl.bench.files import FORMAT, write_whole
+from numcodecs_qpl.bench.files import FORMAT, write_output
 from numcodecs_qpl.bench.host import host_facts, path_facts
 from numcodecs_qpl.bench.measure import Measured, Result
 from numcodecs_qpl.bench.verdict import Choice, Verdict
@@ -73,7 +73,7 @@ def _choice(choice: Choice) -> dict[str, str | None]:
 
 def write_document(path: Path, facts: dict[str, Any]) -> None:
     """Write `document`'s facts to a file."""
-    write_whole(path, lambda beside: beside.write_text(as_json(facts)))
+    write_output(path, lambda beside: beside.write_text(as_json(facts)))
 
 
 def as_json(facts: dict[str, Any]) -> str:

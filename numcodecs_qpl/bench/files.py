@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from numcodecs_qpl.bench.errors import BenchError
+from numcodecs_qpl.files import write_whole
 
 FORMAT = "numcodecs-qpl bench 1"
 """First value of a document; the number goes up when what is in there changes its meaning or its place."""
@@ -15,7 +16,7 @@ BEGINNING = f'{{\n  "format": "{FORMAT.rpartition(" ")[0]}'
 
 
 def check_output(path: Path) -> None:
-    """Say now what would hinder `write_whole` after the work.
+    """Say now what would hinder `write_output` after the work.
 
     Raises
     ------
@@ -49,24 +50,15 @@ def check_document(path: Path) -> None:
         )
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` make the file, which is there whole or not at all.
-
-    Parameters
-    ----------
-    write : callable
-        Is given the path to write to, which has the suffix of `path`.
+def write_output(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` make the file, which is there whole or not at all, as `write_whole` tells.
 
     Raises
     ------
     BenchError
         If it can't be written.
     """
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        write(beside)
-        beside.replace(path)
+        write_whole(path, write)
     except OSError as error:
         raise BenchError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        beside.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
 from numcodecs_qpl.bench.contenders import OURS
-from numcodecs_qpl.bench.files import write_whole
+from numcodecs_qpl.bench.files import write_output
 from numcodecs_qpl.bench.host import host_text
 from numcodecs_qpl.bench.measure import Measured, Result
 from numcodecs_qpl.bench.verdict import Verdict
@@ -53,7 +53,7 @@ def save(path: Path, done: Done) -> None:
         If it can't be written.
     """
     picture = figure(done)
-    write_whole(path, lambda beside: picture.savefig(beside))
+    write_output(path, lambda beside: picture.savefig(beside))
 
 
 def figure(done: Done) -> Figure:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from uuid import UUID
 
 from numcodecs_qpl._core import HUFFMAN, QplError, get_numa, path_in_force
 from numcodecs_qpl.cli.common import OK, examples, failed, missing
+from numcodecs_qpl.files import write_whole
 from numcodecs_qpl.multifd import MigrationParameters, MultiFDCompression, MultiFDError
 from numcodecs_qpl.multifd.address import Address, Listener, TLSFiles, parse_address, tls_context
 from numcodecs_qpl.multifd.output import OUTPUTS
@@ -246,12 +246,9 @@ def _relaying(relay: Relay) -> str:
 
 
 def _write(path: Path, text: str) -> int:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(text)
-        beside.replace(path)
+        write_whole(path, lambda beside: beside.write_text(text))
     except OSError as error:
-        beside.unlink(missing_ok=True)
         return failed(f"{path} cannot be written: {error.strerror}")
     return OK
 
