@@ -27,7 +27,7 @@ from rich.table import Table
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
-from numcodecs_qpl import QplError, get_path, get_threads, reset_stats, stats
+from numcodecs_qpl import get_path, reset_stats, stats
 from numcodecs_qpl._core import path_in_force
 from numcodecs_qpl.cpus import usable_cpus
 from numcodecs_qpl.devices import devices, path_names
@@ -101,11 +101,6 @@ def run(store: Path | None, *, quick: bool) -> None:
     DemoError
         If anything fails; above all, if an array is read back that is not the one that was written.
     """
-    try:
-        path_in_force()
-        get_threads()
-    except (QplError, ValueError) as error:
-        raise DemoError(f"{error} (`numcodecs-qpl info` says more)") from error
     with _folder(store) as folder:
         data = load(quick)
         _introduce(data, quick)

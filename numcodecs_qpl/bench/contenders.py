@@ -22,7 +22,6 @@ from numcodecs_qpl.devices import EMULATED, devices, hardware_label
 MOST_THREADS = 8
 """Threads that share a chunk at most: as many as Blosc's own default."""
 
-
 OURS = "QPL"
 """Family of this package."""
 
@@ -115,7 +114,6 @@ def contenders(largest_chunk: int) -> list[Contender]:
     ----------
     largest_chunk : int
         Bytes. Threads share a chunk only if it is more than one member of gzip.
-
     """
     threads = 1
     if largest_chunk > (QPL().block_size or 0):

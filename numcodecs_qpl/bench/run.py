@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from numcodecs_qpl import QplError, get_threads
-from numcodecs_qpl._core import path_in_force
+from numcodecs_qpl import QplError
 from numcodecs_qpl.bench import table
 from numcodecs_qpl.bench.contenders import contenders, settings_kept
 from numcodecs_qpl.bench.document import as_json, document, write_document
@@ -64,11 +63,6 @@ def run(wishes: Wishes) -> None:
         If anything fails; above all, if a chunk does not come back as it was put in.
     """
     try:
-        path_in_force()
-        get_threads()
-    except (QplError, ValueError) as error:
-        raise BenchError(f"{error} (`numcodecs-qpl info` says more)") from error
-    try:
         with settings_kept():
             _run(wishes)
     except QplError as error:  # as of a device that is lost on the way
@@ -93,15 +87,14 @@ def _run(wishes: Wishes) -> None:
         done.append((measured, verdict))
         if not wishes.only_json:
             table.show(measured, verdict)
-    facts = document(done)
     if wishes.json is not None:
-        write_document(wishes.json, facts)
+        write_document(wishes.json, document(done))
     if wishes.plot is not None:
         from numcodecs_qpl.bench import plot
 
         plot.save(wishes.plot, done)
     if wishes.only_json:
-        print(as_json(facts), end="")
+        print(as_json(document(done)), end="")
 
 
 def _samples(wishes: Wishes) -> list[Sample]:

@@ -12,7 +12,7 @@ from numcodecs_qpl.bench.errors import BenchError
 from numcodecs_qpl.bench.files import check_document, check_output
 from numcodecs_qpl.bench.sample import CHUNK_SIZE, MOST, size_text
 from numcodecs_qpl.bench.verdict import RULES
-from numcodecs_qpl.cli.common import OK, examples, failed, missing
+from numcodecs_qpl.cli.common import OK, examples, failed, missing, unusable_settings
 
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
@@ -113,6 +113,8 @@ def _bench(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> i
             check_document(wishes.json)
         if wishes.plot is not None:
             check_output(wishes.plot)
+        if wrong := unusable_settings():
+            return failed(wrong)
         run.run(wishes)
     except BenchError as error:
         return failed(str(error))

@@ -7,6 +7,8 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING
 
+from numcodecs_qpl._core import QplError, get_threads, path_in_force
+
 if TYPE_CHECKING:
     # Not at run time, where argparse's private class takes no parameter.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -27,6 +29,16 @@ def examples(*arguments: str) -> str:
 def missing(*packages: str) -> str:
     """Those of `packages` that are not installed, as a sentence has them; nothing if all are."""
     return ", ".join(package for package in packages if importlib.util.find_spec(package) is None)
+
+
+def unusable_settings() -> str:
+    """Why the process's path and threads cannot be followed; nothing if they can."""
+    try:
+        path_in_force()
+        get_threads()
+    except (QplError, ValueError) as error:
+        return f"{error} (`{PROGRAM} info` says more)"
+    return ""
 
 
 def failed(message: str) -> int:

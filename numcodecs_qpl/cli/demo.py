@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from numcodecs_qpl.cli.common import OK, examples, failed, missing
+from numcodecs_qpl.cli.common import OK, examples, failed, missing, unusable_settings
 
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
@@ -46,6 +46,8 @@ def _demo(arguments: argparse.Namespace) -> int:
         from numcodecs_qpl import demo
     except ImportError as error:  # there, but not of the version that is needed
         return failed(f"the demo cannot use what is installed ({error}): {DEMO_INSTALL}")
+    if wrong := unusable_settings():
+        return failed(wrong)
     try:
         demo.run(arguments.store, quick=arguments.quick)
     except demo.DemoError as error:
