@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from numcodecs_qpl.bench.data import DATA_SETS, DTYPES
 from numcodecs_qpl.bench.errors import BenchError
+from numcodecs_qpl.containers.beginnings import GZIP, ZSTANDARD
 
 MIB = 1 << 20
 
@@ -30,9 +31,9 @@ MOST = 256 * MIB
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 COMPRESSED = {
-    b"\x1f\x8b": "gzip",
+    GZIP[:2]: "gzip",
     b"PK\x03\x04": "zip",
-    b"\x28\xb5\x2f\xfd": "zstd",
+    ZSTANDARD: "zstd",
     b"\x89HDF\r\n\x1a\n": "HDF5 (netCDF 4 is that too)",
 }
 """By its first bytes: a file that is compressed already, or may be inside."""

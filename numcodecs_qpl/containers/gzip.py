@@ -23,7 +23,6 @@ from numcodecs_qpl._core import (
     compress_bound,
     decompress_blocks,
 )
-from numcodecs_qpl.containers._foreign import looks_like
 from numcodecs_qpl.containers._inflate import (
     MAX_EXPANSION,
     Reader,
@@ -31,9 +30,7 @@ from numcodecs_qpl.containers._inflate import (
     Stream,
     note_inflate,
 )
-
-MAGIC = b"\x1f\x8b\x08"
-"""ID1, ID2 and CM = deflate."""
+from numcodecs_qpl.containers.beginnings import GZIP, looks_like
 
 FHCRC, FEXTRA, FNAME, FCOMMENT = 2, 4, 8, 16
 _RESERVED = 0xE0
@@ -77,7 +74,7 @@ def encode(src: memoryview, *, level: int, dynamic: bool, block_size: int) -> by
             HEADER.pack_into(
                 view,
                 start - HEADER.size,
-                MAGIC,
+                GZIP,
                 FEXTRA,
                 0,
                 _XFL[level],
@@ -157,18 +154,18 @@ def _header(src: memoryview, at: int) -> _Header:
     """Read the member header at `at`, whatever it has in it."""
     if len(src) - at >= HEADER.size:
         magic, flags, _mtime, extra_flags, os, *field, member_size = HEADER.unpack_from(src, at)
-        if magic == MAGIC and flags == FEXTRA and tuple(field) == _INDEX_FIELD:
+        if magic == GZIP and flags == FEXTRA and tuple(field) == _INDEX_FIELD:
             return _Header(flags, extra_flags, os, at + HEADER.size, member_size)
     return _any_header(src, at)
 
 
 def _any_header(src: memoryview, at: int) -> _Header:
     """Read a header of any layout."""
-    beginning = bytes(src[at : at + len(MAGIC)])
-    if not MAGIC.startswith(beginning):
+    beginning = bytes(src[at : at + len(GZIP)])
+    if not GZIP.startswith(beginning):
         what = f"; {len(src) - at} bytes follow the last member" if at else looks_like(src)
         raise CorruptDataError(
-            f"no gzip member begins at byte {at}: {beginning.hex(' ')} instead of {MAGIC.hex(' ')}{what}"
+            f"no gzip member begins at byte {at}: {beginning.hex(' ')} instead of {GZIP.hex(' ')}{what}"
         )
     try:
         _, flags, _mtime, extra_flags, os, *_ = _FIXED.unpack_from(src, at)
@@ -261,7 +258,7 @@ def _hides_a_member(rest: memoryview) -> bool:
     Then what looks like one member may be several of the same content, and libqpl, which stops at the first one's end
     and cannot say so on hardware, would find all as the last trailer says.
     """
-    needle = bytes(rest[-TRAILER.size :]) + MAGIC
+    needle = bytes(rest[-TRAILER.size :]) + GZIP
     starts = range(0, len(rest), _WINDOW)
     return any(needle in bytes(rest[start : start + _WINDOW + len(needle) - 1]) for start in starts)
 

@@ -15,7 +15,6 @@ from numcodecs_qpl._core import (
     decompress_blocks,
     decompress_stream,
 )
-from numcodecs_qpl.containers._foreign import is_zlib, looks_like
 from numcodecs_qpl.containers._inflate import (
     MAX_EXPANSION,
     Reader,
@@ -23,6 +22,7 @@ from numcodecs_qpl.containers._inflate import (
     Stream,
     note_inflate,
 )
+from numcodecs_qpl.containers.beginnings import is_zlib, looks_like
 
 HEADER = b"\x48\x0d"
 """Deflate, 4 KiB window, no dictionary; the low five bits of FLG make it a multiple of 31."""

@@ -1,10 +1,16 @@
-"""What data of another format begins with, so that an error can say what it may be."""
+"""What data begins with, by format, so that what is not as expected can be told by its name."""
 
 from __future__ import annotations
 
-_BEGINNINGS = {
-    b"\x1f\x8b\x08": "gzip does: container='gzip' reads it",  # RFC 1952, 2.3.1
-    b"\x28\xb5\x2f\xfd": "Zstandard does, which QPL does not read",  # RFC 8878, 3.1.1
+GZIP = b"\x1f\x8b\x08"
+"""ID1, ID2 and CM = deflate (RFC 1952, 2.3.1)."""
+
+ZSTANDARD = b"\x28\xb5\x2f\xfd"
+"""RFC 8878, 3.1.1."""
+
+_FOREIGN = {
+    GZIP: "gzip does: container='gzip' reads it",
+    ZSTANDARD: "Zstandard does, which QPL does not read",
 }
 
 
@@ -15,7 +21,7 @@ def is_zlib(header: bytes) -> bool:
 
 def looks_like(data: memoryview) -> str:
     """What to add to "this is not what was asked for": a clause, or nothing where the beginning is not known."""
-    for beginning, what in _BEGINNINGS.items():
+    for beginning, what in _FOREIGN.items():
         if data[: len(beginning)] == beginning:
             return f", as {what}"
     if len(data) >= 2 and is_zlib(bytes(data[:2])):
