@@ -6,38 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-_LENGTHS = [
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    9,
-    10,
-    11,
-    13,
-    15,
-    17,
-    19,
-    23,
-    27,
-    31,
-    35,
-    43,
-    51,
-    59,
-    67,
-    83,
-    99,
-    115,
-    131,
-    163,
-    195,
-    227,
-    258,
-]
 _LENGTH_BITS = [0] * 8 + [bits for bits in range(1, 6) for _ in range(4)] + [0]
+_LENGTHS = [3 + sum(1 << extra for extra in _LENGTH_BITS[:code]) for code in range(28)] + [258]
 _DISTANCE_BITS = [0, 0, *(bits for bits in range(14) for _ in range(2))]
 _CODE_LENGTH_ORDER = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15]
 _FIXED = [8] * 144 + [9] * 112 + [7] * 24 + [8] * 8

@@ -1,4 +1,4 @@
-"""Programs that tests need besides Python's packages."""
+"""Programs that tests need besides Python's packages, and the environment that ours is run in."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ import pytest
 
 PACKAGES = {"ip": "iproute2", "nasm": "nasm", "openssl": "openssl", "qemu-system-x86_64": "qemu-system-x86"}
 """By program: the Debian package that has it, one of .ci/apt-packages."""
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment, without what may set the program's path and threads or the output's buffer."""
+    unwanted = ("NUMCODECS_QPL_", "PYTHONUNBUFFERED")
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(unwanted)}
+    return kept | {"PYTHONWARNINGS": "error"} | changes
 
 
 def need(*programs: str) -> None:

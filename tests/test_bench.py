@@ -16,6 +16,7 @@ from typing import Any
 import emulated_iaa
 import numcodecs
 import numpy as np
+import programs
 import pytest
 import zarr
 from matplotlib.axes import Axes
@@ -47,8 +48,7 @@ PEERS += ["zstd 1", "zstd 3", "zstd 9", "lz4", "blosc lz4", "blosc zstd 1"]
 
 
 def environment(**changes: str) -> dict[str, str]:
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("NUMCODECS_QPL_")}
-    return kept | {"PYTHONWARNINGS": "error", "NUMCODECS_QPL_PATH": "software"} | changes
+    return programs.environment(**({"NUMCODECS_QPL_PATH": "software"} | changes))
 
 
 def bench(*arguments: str | Path, **changes: str) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from engine import needs_libqpl, without_libqpl
+from programs import environment
 
 import numcodecs_qpl
 from numcodecs_qpl import _core, cli
@@ -21,13 +22,6 @@ from numcodecs_qpl.cli.demo import DEMO_NEEDS
 from numcodecs_qpl.devices import Device, Host, WorkQueue, devices
 
 PROGRAM = Path(sys.executable).with_name("numcodecs-qpl")
-
-
-def environment(**changes: str) -> dict[str, str]:
-    """This process's environment, without what may set the program's path and threads or the output's buffer."""
-    unwanted = ("NUMCODECS_QPL_", "PYTHONUNBUFFERED")
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(unwanted)}
-    return kept | {"PYTHONWARNINGS": "error"} | changes
 
 
 def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:

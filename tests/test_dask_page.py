@@ -11,9 +11,10 @@ import pytest
 import workers
 import zarr
 from distributed import Client, LocalCluster
+from pages import blocks
 
 PAGE = Path(__file__).parents[1] / "docs/dask.md"
-DASK, XARRAY, LOADER = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+DASK, XARRAY, LOADER = [code.text for code in blocks(PAGE) if code.language == "python"]
 (PRELOAD,) = re.findall(r'--preload "(.*?)"', PAGE.read_text())
 
 # What the page says of a fork amid threads, word for word.

@@ -1,7 +1,6 @@
 """The demo, on a part of its array, and what it says when something is wrong."""
 
 import gzip
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from programs import environment
 from terminal import on_terminal
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import ZstdCodec
@@ -22,11 +22,6 @@ from numcodecs_qpl.devices import path_names
 
 PROGRAM = Path(sys.executable).with_name("numcodecs-qpl")
 NAMES = [case.name for case in demo.cases()]
-
-
-def environment(**changes: str) -> dict[str, str]:
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("NUMCODECS_QPL_")}
-    return kept | {"PYTHONWARNINGS": "error"} | changes
 
 
 def run(*arguments: str | Path, **changes: str) -> subprocess.CompletedProcess[str]:
