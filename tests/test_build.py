@@ -67,6 +67,15 @@ def test_the_extension_shows_nothing_but_its_init_function(extension: str) -> No
     assert re.findall(r"(\S+)$", symbols.stdout, re.MULTILINE) == [f"PyInit_{Path(file).name.partition('.')[0]}"]
 
 
+@pytest.mark.parametrize("name", ["arguments", "blocks"])
+def test_a_compiled_module_leaves_its_short_name_to_others(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.py").write_text("mine = True\n")
+    code = f"import sys, numcodecs_qpl; sys.path.insert(0, {str(tmp_path)!r}); import {name}; print({name}.mine)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+    assert importlib.import_module(f"numcodecs_qpl._core.{name}").__name__ == f"numcodecs_qpl._core.{name}"
+
+
 def test_importing_the_package_imports_no_zarr_and_nothing_of_the_demo() -> None:
     code = "import sys, numcodecs_qpl; print(sorted({'zarr', 'rich', 'h5py', 'pvlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)

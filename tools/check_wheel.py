@@ -29,6 +29,9 @@ from elftools.elf.sections import SymbolTableSection
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "numcodecs_qpl"
+COMPILED_TOO = ("arguments", "blocks")
+"""Modules of the core that are installed as they are and compiled."""
+
 SYSTEM_LIBRARIES = {"ld-linux-x86-64.so.2", "libc.so.6", "libgcc_s.so.1", "libm.so.6", "libstdc++.so.6"}
 """What an extension may need: the dynamic linker, and libraries that the manylinux policies leave to the system."""
 
@@ -59,7 +62,8 @@ def expected_files(wheel_name: str) -> set[str]:
     info = f"{name}-{version}.dist-info"
     licences = [ROOT / "LICENSE", *(ROOT / "LICENSES").iterdir()]
     sources = [Path(str(file).removesuffix(".in")) for file in PACKAGE.rglob("*")]
-    modules = [] if platform == "any" else PACKAGE.rglob("*.pyx")
+    compiled = [*PACKAGE.rglob("*.pyx"), *(PACKAGE / "_core" / f"{name}.py" for name in COMPILED_TOO)]
+    modules = [] if platform == "any" else compiled
     suffix = f".cpython-{python.removeprefix('cp')}-x86_64-linux-gnu.so"
     return {
         *(f"{info}/{file}" for file in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")),
