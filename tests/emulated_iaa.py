@@ -167,6 +167,13 @@ class Device:
         """Descriptors that wait in a queue; -1 if there is no such queue."""
         return int(self._library.emulated_iaa_waiting(device, queue))
 
+    def give_up_after(self, seconds: float) -> None:
+        """Set the time after which the package calls the devices lost if no block is done; the default is 8 s."""
+        # Not at import: builds without libqpl do not have this module.
+        from numcodecs_qpl._core._hardware import set_timeout
+
+        set_timeout(seconds)
+
     @property
     def working(self) -> int:
         """Descriptors that engines work on now."""

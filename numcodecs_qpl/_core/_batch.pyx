@@ -15,6 +15,7 @@ from numcodecs_qpl._core._jobs cimport (
     COMPRESS,
     DECOMPRESS,
     SLACK,
+    TODO,
     Block,
     Task,
     Worker,
@@ -141,8 +142,8 @@ cdef enum:
 
 
 cdef bint is_of_the_device(uint32_t status) noexcept:
-    # Of damaged data libqpl's software path says much, sometimes 2**32 - 1.
-    return status == QPL_STS_QUEUES_ARE_BUSY_ERR or OPERATION_STATUSES <= status <= LAST_STATUS
+    # On damaged data libqpl's software path may return any number, even 2**32 - 1.
+    return status in (QPL_STS_QUEUES_ARE_BUSY_ERR, TODO) or OPERATION_STATUSES <= status <= LAST_STATUS
 
 
 cdef int open_worker(Worker *worker) except -1:
@@ -168,12 +169,15 @@ cdef class Batch:
     cdef Py_ssize_t gap
 
     def __cinit__(self, Py_ssize_t count):
+        cdef Py_ssize_t i
         self.count = count
         self.run_length = count
         memset(&self.task, 0, sizeof(self.task))
         self.blocks = <Block *>calloc(count if count else 1, sizeof(Block))
         if self.blocks == NULL:
             raise MemoryError(f"no memory for a batch of {count} blocks")
+        for i in range(count):
+            self.blocks[i].status = TODO
 
     def __dealloc__(self):
         free(self.blocks)
@@ -450,6 +454,7 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
             view = writer
             block.dst = &view[0] + at
             block.room = capacity - at
+            block.status = TODO
             with nogil:
                 if worker.hardware:
                     do_on_hardware(&worker, &task, &block, 1, 0)

@@ -29,6 +29,7 @@ from numcodecs_qpl._core._jobs cimport (
     make_job,
     needs_libqpl,
     note_fallback,
+    note_lost,
     submit_job,
 )
 from numcodecs_qpl._core.pthread cimport (
@@ -49,8 +50,6 @@ from numcodecs_qpl._core.qpl cimport (
     QPL_STS_UNSUPPORTED_COMPRESSION_LEVEL,
     qpl_job,
 )
-
-from numcodecs_qpl._core import path
 
 
 cdef extern from *:
@@ -336,8 +335,7 @@ cdef void do_on_hardware(
             # Where nothing of ours is in flight the queues were full all the time, with what others do.
             obstacle = QPL_STS_INTL_HARDWARE_TIMEOUT if in_flight else QPL_STS_QUEUES_ARE_BUSY_ERR
             if in_flight:
-                with gil:
-                    path.take_hardware_away(path.LOST)
+                note_lost()
             for i in range(first, end):
                 if ring[i % depth].state != DONE:
                     give_up(worker, task, ring[i % depth], obstacle)

@@ -91,6 +91,11 @@ def probe_hardware() -> None:
     """None instead of libqpl's status: there is none to ask."""
 
 
+def device_was_lost() -> bool:
+    """Return False: there is no device to lose."""
+    return False
+
+
 def status_name(status: int) -> str:
     """That nothing is known of libqpl's numbers."""
     return "unknown status"

@@ -28,6 +28,7 @@ cdef enum:
 # of input used, which libqpl puts up to 8 too high in software, and at all of them on hardware.
 cdef enum:
     NO_CRC = -1
+    TODO = 1000  # the status of a block that nobody has done yet: a failure, and not a number of libqpl
 
 
 cdef struct Block:
@@ -66,6 +67,8 @@ cdef struct Worker:
 
 # Give the job back and add up the counts.
 cdef void close_worker(Worker *worker) noexcept nogil
+# Have `device_was_lost` return True from here on.
+cdef void note_lost() noexcept nogil
 # Count a block that was done otherwise than first tried, by libqpl's status.
 cdef void note_fallback(uint32_t reason) noexcept nogil
 

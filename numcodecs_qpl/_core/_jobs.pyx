@@ -52,6 +52,12 @@ cdef extern from "status_names.h":
     int qpl_status_name_count
 
 
+cdef extern from "<stdatomic.h>" nogil:
+    ctypedef int atomic_int
+    int atomic_load(atomic_int *flag)
+    void atomic_store(atomic_int *flag, int desired)
+
+
 cdef enum:
     MAX_IDLE = 64
     STATUS_LIMIT = 1024  # libqpl's largest status is 503
@@ -72,6 +78,7 @@ cdef struct Pool:
 
 
 cdef Pool pool
+cdef atomic_int lost
 cdef qpl_path_t qpl_paths[PATHS]
 qpl_paths[SOFTWARE] = qpl_path_software
 qpl_paths[HARDWARE] = qpl_path_hardware
@@ -139,6 +146,7 @@ def _after_fork_in_child() -> None:
     memset(&pool, 0, sizeof(pool))
     pool.idle_limit = idle_limit
     pthread_mutex_init(&pool.lock, NULL)
+    atomic_store(&lost, False)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -162,6 +170,12 @@ cdef void note_fallback(uint32_t reason) noexcept nogil:
     pthread_mutex_lock(&pool.lock)
     pool.fallbacks[reason if reason < STATUS_LIMIT else STATUS_LIMIT - 1] += 1
     pthread_mutex_unlock(&pool.lock)
+
+
+cdef void note_lost() noexcept nogil:
+    # A C flag instead of a call of Python: that would run signal handlers, and one that raises would end the caller in
+    # the middle of its blocks.
+    atomic_store(&lost, True)
 
 
 cdef uint32_t submit_job(qpl_job *job) noexcept nogil:
@@ -335,6 +349,11 @@ def probe_hardware() -> int:
     if job != NULL:
         free_job(job)
     return status
+
+
+def device_was_lost() -> bool:
+    """Return True if a device has stopped answering in this process."""
+    return atomic_load(&lost) != 0
 
 
 def status_name(status: int) -> str:

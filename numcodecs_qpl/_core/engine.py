@@ -21,6 +21,7 @@ else:
 ENGINE = "libqpl" if WITH_LIBQPL else "ISA-L"
 
 NO_WORK_QUEUES = _engine.NO_WORK_QUEUES
+device_was_lost = _engine.device_was_lost
 probe_hardware = _engine.probe_hardware
 reset_stats = _engine.reset_stats
 stats = _engine.stats

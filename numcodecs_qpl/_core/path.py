@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from numcodecs_qpl._core.engine import NO_WORK_QUEUES, probe_hardware, status_name
+from numcodecs_qpl._core.engine import NO_WORK_QUEUES, device_was_lost, probe_hardware, status_name
 from numcodecs_qpl._core.errors import QplError
 
 PATH_VARIABLE = "NUMCODECS_QPL_PATH"
@@ -49,6 +49,8 @@ def hardware_init_status() -> int | None:
     global _init_status
     if _init_status is None:
         _init_status = probe_hardware()
+    if _init_status == 0 and device_was_lost():
+        take_hardware_away(LOST)
     return _init_status
 
 
