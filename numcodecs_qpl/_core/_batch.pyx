@@ -158,8 +158,15 @@ cdef int open_worker(Worker *worker) except -1:
 cdef class Batch:
     """Blocks to be done, and the threads' common place to take them from.
 
-    The buffers that the blocks point into belong to the caller, who keeps them alive while the batch runs.
+    Attributes
+    ----------
+    src, dst : memoryview
+        The buffers that the blocks point into. The batch holds them until all threads have ended, whatever becomes of
+        the caller.
     """
+
+    cdef const uint8_t[::1] src
+    cdef uint8_t[::1] dst
 
     cdef Block *blocks
     cdef Py_ssize_t count
@@ -222,6 +229,10 @@ cdef class Batch:
             self.work()
         if self.task.operation == COMPRESS:
             self.close_gaps()
+        # Helpers have ended, but a thread may hold the batch for a moment longer, and the caller's buffers may be
+        # resized from here on.
+        self.src = None
+        self.dst = None
         return 0
 
     cdef void close_gaps(self) noexcept:
@@ -307,6 +318,8 @@ def compress_blocks(
     cdef Batch batch = Batch(count)
     cdef Py_ssize_t i
     cdef Block *block
+    batch.src = src
+    batch.dst = dst
     batch.task.operation = COMPRESS
     batch.task.level = level
     batch.task.dynamic = dynamic
@@ -388,6 +401,8 @@ def decompress_blocks(
         at += sizes[i]
     cdef Batch batch = Batch(count)
     cdef Block *block
+    batch.src = src
+    batch.dst = dst
     batch.task.operation = DECOMPRESS
     at = 0
     for i in range(count):
@@ -522,6 +537,8 @@ def compress_pages_into(buffer, lengths, payload, Py_ssize_t page_size=4096, huf
     cdef Batch batch = Batch(count)
     cdef Py_ssize_t i
     cdef Block *block
+    batch.src = src
+    batch.dst = dst
     batch.task.operation = COMPRESS
     batch.task.may_keep = True
     batch.task.level = 1
@@ -565,6 +582,8 @@ def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
             raise ValueError(f"out has {dst.shape[0]} bytes; {count} pages of {page_size} have {count * page_size}")
     cdef Batch batch = Batch(count)
     cdef Block *block
+    batch.src = src
+    batch.dst = dst
     at = 0
     for i in range(count):
         block = &batch.blocks[i]
