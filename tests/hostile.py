@@ -19,7 +19,7 @@ import resource
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -65,8 +65,12 @@ def valid(rng: random.Random) -> tuple[QPL, bytes, bytes]:
     container = rng.choice(("gzip", "zlib", "deflate"))
     block_size = rng.choice((1000, 4096, 65536)) if container == "gzip" else None
     codec = QPL(rng.choice((1, 3)), container, block_size, rng.choice(("dynamic", "fixed")))
-    producer = rng.randrange(4)
-    if producer < 2:
+    producer = rng.randrange(5)
+    if container == "gzip" and producer == 4:
+        parts = [data, *(rng.randbytes(rng.randrange(10)) for _ in range(4))]
+        data = b"".join(parts)
+        stream = spilling(parts)
+    elif producer < 2:
         stream = codec.encode(data)
     elif container == "gzip" and producer == 2:
         stream = gzip.compress(data) + gzip.compress(data[: len(data) // 2])
@@ -78,6 +82,21 @@ def valid(rng: random.Random) -> tuple[QPL, bytes, bytes]:
         compressor = zlib.compressobj(rng.randrange(10), zlib.DEFLATED, wbits)
         stream = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH) + compressor.flush()
     return codec, data, stream
+
+
+def spilling(parts: Iterable[bytes]) -> bytes:
+    """Return gzip with an index, with one member for each part and stored blocks in each.
+
+    libqpl 1.9.0 writes up to 8 bytes after the output of such streams.
+    """
+    members = []
+    for part in parts:
+        compressor = zlib.compressobj(0 if len(part) > 10_000 else 6, zlib.DEFLATED, -15)
+        stream = compressor.compress(part) + compressor.flush(zlib.Z_SYNC_FLUSH) + compressor.flush()
+        size = 20 + len(stream) + 8
+        header = struct.pack("<3sBIBBH2sHI", b"\x1f\x8b\x08", 4, 0, 0, 255, 8, b"IG", 4, size)
+        members.append(header + stream + struct.pack("<II", zlib.crc32(part), len(part)))
+    return b"".join(members)
 
 
 def damage(rng: random.Random, stream: bytes) -> bytes:

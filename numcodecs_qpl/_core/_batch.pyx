@@ -215,14 +215,17 @@ cdef class Batch:
 
     cdef int run(self, bint slack) except -1:
         # `slack` says whether the SLACK bytes after the last block may be spoiled. Those after any other block may
-        # where the same thread writes there next.
+        # where the same thread writes all of them later.
         cdef Py_ssize_t threads = max(1, min(<Py_ssize_t>get_threads(), self.count))
         cdef Py_ssize_t i
+        cdef Py_ssize_t following = SLACK if slack else 0  # bytes after a block that may be spoiled
         # One run for each thread: shorter ones would even out threads of unequal speed, but cost more on equal ones, as
         # each is written into fresh memory of its own and then moved.
         self.run_length = -(-self.count // threads)
-        for i in range(self.count):
-            self.blocks[i].slack = slack if i == self.count - 1 else (i + 1) % self.run_length != 0
+        for i in range(self.count - 1, -1, -1):
+            self.blocks[i].slack = following >= SLACK
+            # The first block of a run follows one of another thread.
+            following = following + self.blocks[i].room if i % self.run_length else 0
         if threads > 1:
             spread(self.work, threads)
         else:

@@ -1,0 +1,70 @@
+"""What is read and written stays within the caller's buffers, whatever the data and its size."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hostile import spilling
+
+import numcodecs_qpl
+from numcodecs_qpl import QPL
+
+RNG = np.random.default_rng(11)
+PATIENCE = 120.0
+"""Seconds after which a script that should have ended has not."""
+
+
+@pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = numcodecs_qpl.get_threads()
+    numcodecs_qpl.set_threads(request.param)
+    yield request.param
+    numcodecs_qpl.set_threads(before)
+
+
+def run(script: str, *arguments: str) -> None:
+    """Run a script in a process of its own: a wrong access ends it with a signal."""
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---- Bytes after the output -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [[140_000, 1], [140_000, 1, 1, 1], [140_000, 7], [140_000, 1, 140_000, 1], [9, 1, 1]])
+@pytest.mark.usefixtures("threads")
+def test_members_that_spill_change_no_byte_after_out(sizes: list[int]) -> None:
+    parts = [RNG.bytes(size) for size in sizes]
+    data = b"".join(parts)
+    chunk = spilling(parts)
+    assert gzip.decompress(chunk) == data
+    for _ in range(10):
+        memory = np.full(len(data) + 64, 0xAA, np.uint8)
+        QPL().decode(chunk, memory[: len(data)])
+        assert memory[: len(data)].tobytes() == data
+        assert set(memory[len(data) :].tolist()) == {0xAA}
+        assert QPL().decode(chunk) == data
+
+
+def test_members_that_spill_change_no_byte_of_another_thread() -> None:
+    """The first thread does a member of 8 MB and one of a byte, while the second does the other two."""
+    parts = [RNG.bytes(size) for size in (8_000_000, 1, 3000, 3000)]
+    data = b"".join(parts)
+    chunk = spilling(parts)
+    before = numcodecs_qpl.get_threads()
+    numcodecs_qpl.set_threads(2)
+    try:
+        for _ in range(10):
+            assert QPL().decode(chunk) == data
+    finally:
+        numcodecs_qpl.set_threads(before)
