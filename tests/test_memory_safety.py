@@ -68,3 +68,42 @@ def test_members_that_spill_change_no_byte_of_another_thread() -> None:
             assert QPL().decode(chunk) == data
     finally:
         numcodecs_qpl.set_threads(before)
+
+
+# ---- Large outputs of the exact size ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("container", ["zlib", "deflate", "gzip"])
+def test_a_large_out_of_exactly_the_right_size_is_filled(container: str) -> None:
+    run(
+        """
+import sys
+import numpy as np
+from numcodecs_qpl import QPL
+data = np.arange(4 << 20, dtype="u4").view("u1")
+codec = QPL(container="gzip", block_size=2**31 - 1) if sys.argv[1] == "gzip" else QPL(container=sys.argv[1])
+encoded = codec.encode(data)
+for room in (1 << 20, 16 << 20):
+    encoded = codec.encode(data[:room])
+    out = np.empty(room, "u1")
+    codec.decode(encoded, out=out)
+    assert np.array_equal(out, data[:room])
+""",
+        container,
+    )
+
+
+def test_several_large_members_are_inflated_by_two_threads() -> None:
+    run("""
+import numpy as np
+import numcodecs_qpl
+from numcodecs_qpl import QPL
+numcodecs_qpl.set_threads(2)
+data = np.arange(12 << 20, dtype="u4").view("u1")
+codec = QPL(block_size=12 << 20)
+encoded = codec.encode(data)
+assert codec.decode(encoded) == data.tobytes()
+out = np.empty(len(data), "u1")
+codec.decode(encoded, out=out)
+assert np.array_equal(out, data)
+""")

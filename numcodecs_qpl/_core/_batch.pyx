@@ -380,7 +380,7 @@ def decompress_blocks(
     written : list of int
         Bytes it inflated to.
     crcs : list of int
-        Their CRC-32; -1 where libqpl gave none (of the last block of a `dst` without slack, for one).
+        Their CRC-32; -1 where libqpl gave none.
 
     Raises
     ------

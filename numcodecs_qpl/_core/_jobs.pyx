@@ -295,33 +295,21 @@ cdef void compress(qpl_job *job, const Task *task, Block *block) noexcept nogil:
 
 
 cdef void decompress(qpl_job *job, Block *block) noexcept nogil:
+    cdef uint8_t *spare = NULL
     if not block.slack:
-        decompress_without_slack(job, block)
-        return
+        # In one step: in a second one libqpl 1.9.0 would read the output of the first from before the second's memory.
+        spare = <uint8_t *>malloc(<size_t>block.room + SLACK)
+        if spare == NULL:
+            block.status = QPL_STS_NO_MEM_ERR
+            return
+        job.next_out_ptr = spare
     block.status = qpl_execute_job(job)
     block.read = job.total_in
     block.written = job.total_out
     block.crc = job.crc
-
-
-cdef void decompress_without_slack(qpl_job *job, Block *block) noexcept nogil:
-    # All but the last bytes go where they belong, so that what libqpl writes too much is still within the block; the
-    # last ones take a detour. libqpl gives no CRC for a stream that was inflated in two steps.
-    cdef uint8_t[2 * SLACK] detour
-    cdef uint32_t direct = block.room - SLACK if block.room > SLACK else 0
-    block.status = QPL_STS_MORE_OUTPUT_NEEDED
-    if direct:
-        job.available_out = direct
-        block.status = qpl_execute_job(job)
-        job.flags = QPL_FLAG_LAST
-    if block.status == QPL_STS_MORE_OUTPUT_NEEDED:
-        job.next_out_ptr = detour
-        job.available_out = block.room - direct
-        block.status = qpl_execute_job(job)
-        if job.total_out > direct:
-            memcpy(block.dst + direct, detour, job.total_out - direct)
-    block.read = job.total_in
-    block.written = job.total_out
+    if spare != NULL:
+        memcpy(block.dst, spare, block.written)
+        free(spare)
 
 
 cdef uint32_t continue_in_software(Worker *worker, Block *block) noexcept nogil:
