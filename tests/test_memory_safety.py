@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -107,3 +108,22 @@ out = np.empty(len(data), "u1")
 codec.decode(encoded, out=out)
 assert np.array_equal(out, data)
 """)
+
+
+# ---- Incompressible input ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("huffman", ["dynamic", "fixed"])
+@pytest.mark.parametrize("container", ["zlib", "deflate", "gzip"])
+def test_noise_of_any_size_is_written_in_one_stream(container: str, huffman: str) -> None:
+    """libqpl 1.9.0 has no room for more than 36.3 MiB of noise, however large the output."""
+    block_size = 2**31 - 1 if container == "gzip" else None
+    codec = QPL(container=container, block_size=block_size, huffman=huffman)
+    data = RNG.bytes(40 << 20)
+    encoded = codec.encode(data)
+    assert len(encoded) < len(data) * 1.001
+    assert zlib.decompress(encoded, {"gzip": 31, "zlib": 15, "deflate": -15}[container]) == data
+    assert codec.decode(encoded) == data
+    out = bytearray(len(data))
+    codec.decode(encoded, out)
+    assert out == data

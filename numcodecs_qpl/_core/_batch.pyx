@@ -1,6 +1,7 @@
 """Batches of blocks: what a chunk's members and a packet's pages both go through."""
 
 import numpy as np
+from isal import isal_zlib
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -14,6 +15,7 @@ from numcodecs_qpl._core._hardware cimport do_on_hardware
 from numcodecs_qpl._core._jobs cimport (
     COMPRESS,
     DECOMPRESS,
+    NO_CRC,
     SLACK,
     TODO,
     Block,
@@ -345,7 +347,10 @@ def compress_blocks(
     for i in range(count):
         offsets_view[i] = batch.blocks[i].dst - &dst[0]
         lengths_view[i] = batch.blocks[i].written
-        crcs_view[i] = batch.blocks[i].crc
+        if batch.blocks[i].crc == NO_CRC:
+            crcs_view[i] = isal_zlib.crc32(src[i * block_size : i * block_size + batch.blocks[i].size])
+        else:
+            crcs_view[i] = batch.blocks[i].crc
     return offsets, lengths, crcs
 
 

@@ -30,6 +30,7 @@ from numcodecs_qpl._core._jobs cimport (
     needs_libqpl,
     note_fallback,
     note_lost,
+    store,
     submit_job,
 )
 from numcodecs_qpl._core.pthread cimport (
@@ -245,8 +246,11 @@ cdef void collect(Worker *worker, const Task *task, Slot *slot) noexcept nogil:
         slot.block.crc = slot.job.crc
         worker.done[HARDWARE][task.operation] += 1
         finish(slot, status)
-        if status == QPL_STS_MORE_OUTPUT_NEEDED and task.operation == COMPRESS and task.may_keep:
-            keep_as_it_is(&slot.block)
+        if status == QPL_STS_MORE_OUTPUT_NEEDED and task.operation == COMPRESS:
+            if task.may_keep:
+                keep_as_it_is(&slot.block)
+            else:
+                store(&slot.block)
         return
     # A job that failed is used no more. libqpl 1.9.0 takes one whose second descriptor (dynamic tables have two) found
     # the queues full for half done: it would give the next block the codes of this one, and call the ruin OK.

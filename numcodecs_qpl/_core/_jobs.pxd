@@ -84,6 +84,8 @@ cdef uint32_t check_job(qpl_job *job) noexcept nogil
 # Whether libqpl is asked for a block at all: not for one of nothing, or one that was kept as it is.
 cdef bint needs_libqpl(const Task *task, const Block *block) noexcept nogil
 cdef void keep_as_it_is(Block *block) noexcept nogil
+# Write a block as stored blocks of deflate, where its room allows. There is no CRC then.
+cdef void store(Block *block) noexcept nogil
 # Do one block on the software path. Inflating, OK means only that nothing was wrong with what was read: libqpl says so
 # of a truncated stream too. Compare `written` with what is expected.
 cdef uint32_t do_in_software(Worker *worker, const Task *task, Block *block) noexcept nogil
