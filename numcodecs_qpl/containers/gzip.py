@@ -22,6 +22,7 @@ from numcodecs_qpl._core import (
     compress_blocks,
     compress_bound,
     decompress_blocks,
+    path_in_force,
 )
 from numcodecs_qpl.containers._inflate import (
     MAX_EXPANSION,
@@ -219,6 +220,7 @@ def _plan(src: memoryview) -> _Plan | None:
 
     A member without an index is taken to be the last one.
     """
+    on_hardware = path_in_force() == "hardware"
     plan = _Plan(*(array("q") for _ in _Plan._fields))
     at = 0
     while at < len(src):
@@ -235,7 +237,7 @@ def _plan(src: memoryview) -> _Plan | None:
         # truncated stream may be zeros, and libqpl takes it for a whole one.
         if not 0 < size <= min(MAX_EXPANSION * length, MAX_BLOCK):
             return None
-        if header.member_size is None and _hides_a_member(src[header.end : end]):
+        if (on_hardware or header.member_size is None) and _ends_early(src[header.end : end]):
             return None
         plan.offsets.append(header.end)
         plan.lengths.append(length)
@@ -252,15 +254,16 @@ def _is_padding(src: memoryview, at: int) -> bool:
     return at < len(src) and src[at] == 0 and not np.frombuffer(src, np.uint8, offset=at).any()
 
 
-def _hides_a_member(rest: memoryview) -> bool:
-    """Whether the last trailer stands before a member's beginning too, further up.
+def _ends_early(rest: memoryview) -> bool:
+    """Return True if the trailer also occurs earlier, so that the member may end there.
 
-    Then what looks like one member may be several of the same content, and libqpl, which stops at the first one's end
-    and cannot say so on hardware, would find all as the last trailer says.
+    libqpl stops at the end of the first stream. On hardware it does not say where that is, and it would find all as the
+    last trailer says.
     """
-    needle = bytes(rest[-TRAILER.size :]) + GZIP
-    starts = range(0, len(rest), _WINDOW)
-    return any(needle in bytes(rest[start : start + _WINDOW + len(needle) - 1]) for start in starts)
+    trailer = bytes(rest[-TRAILER.size :])
+    earlier = rest[:-1]
+    starts = range(0, len(earlier), _WINDOW)
+    return any(trailer in bytes(earlier[start : start + _WINDOW + TRAILER.size - 1]) for start in starts)
 
 
 def _decode_planned(src: memoryview, plan: _Plan, dst: memoryview) -> bool:

@@ -1,0 +1,111 @@
+"""What a device is asked for, what its answers prove, and what waiting for them costs."""
+
+from __future__ import annotations
+
+import emulated_iaa
+import pytest
+
+# ---- Where a stream ends: hardware does not tell ----------------------------------------------------------------
+
+SPANNED = """
+import gzip, struct, sys, zlib
+import numpy as np
+from numcodecs_qpl import QPL, _core, set_path, set_threads, stats
+
+TABLE = []
+for value in range(256):
+    for _ in range(8):
+        value = (value >> 1) ^ (0xEDB88320 if value & 1 else 0)
+    TABLE.append(value)
+BY_TOP = {value >> 24: index for index, value in enumerate(TABLE)}
+
+def forge(prefix, wanted):
+    # Four bytes that give `prefix` a chosen CRC-32.
+    crc, target, indices = zlib.crc32(prefix) ^ 0xFFFFFFFF, wanted ^ 0xFFFFFFFF, []
+    for _ in range(4):
+        indices.append(BY_TOP[target >> 24])
+        target = ((target ^ TABLE[indices[-1]]) << 8) & 0xFFFFFFFF
+    suffix = b""
+    for index in reversed(indices):
+        suffix += bytes([(crc ^ index) & 0xFF])
+        crc = (crc >> 8) ^ TABLE[index]
+    assert zlib.crc32(prefix + suffix) == wanted
+    return suffix
+
+def raw(data):
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -12)
+    return compressor.compress(data) + compressor.flush()
+
+def trailer(data):
+    return struct.pack("<II", zlib.crc32(data), len(data))
+
+def indexed(body):
+    # A header whose index claims all of `body` as one member's stream and trailer.
+    return struct.pack("<3sBIBBH2sHI", b"\\x1f\\x8b\\x08", 4, 0, 0, 255, 8, b"IG", 4, 20 + len(body)) + body
+
+assert _core.path_in_force() == "hardware"
+first = np.random.default_rng(0).integers(0, 8, 5000, np.uint8).tobytes()
+second = np.random.default_rng(1).integers(0, 8, 4996, np.uint8).tobytes()
+second += forge(second, zlib.crc32(first))
+plain = b"\\x1f\\x8b\\x08" + bytes(6) + b"\\xff"
+body = raw(first) + trailer(first)
+ours = QPL(block_size=5000).encode(first * 3)
+"""
+
+
+@pytest.mark.parametrize("path", ["auto", "hardware"])
+@pytest.mark.parametrize("around", ["", "ours before", "ours after", "ours before and after"])
+def test_an_index_that_spans_two_members_returns_both(around: str, path: str) -> None:
+    emulated_iaa.run(
+        SPANNED
+        + """
+around, path = sys.argv[1:]
+set_path(path)
+second_member = plain + raw(second) + trailer(second)
+chunk = indexed(body + second_member)
+if "before" in around:
+    chunk = ours + chunk
+if "after" in around:
+    chunk += ours
+wanted = gzip.decompress(chunk)
+assert first + second in wanted
+assert QPL().decode(chunk) == wanted
+out = bytearray(len(wanted))
+QPL().decode(chunk, out)
+assert out == wanted
+""",
+        around,
+        path,
+    )
+
+
+@pytest.mark.parametrize("path", ["auto", "hardware"])
+def test_an_index_that_spans_a_member_and_other_bytes_is_refused(path: str) -> None:
+    emulated_iaa.run(
+        SPANNED
+        + """
+set_path(sys.argv[1])
+for between in (b"junk", bytes(8) + b"junk"):
+    chunk = indexed(body + between + trailer(first))
+    try:
+        got = QPL().decode(chunk)
+    except ValueError:
+        pass
+    else:
+        raise AssertionError("read as if nothing were wrong")
+""",
+        path,
+    )
+
+
+def test_chunks_of_our_own_are_still_inflated_by_the_device() -> None:
+    emulated_iaa.run(
+        SPANNED
+        + """
+set_path("hardware")
+before = stats()["hardware"]["decompressed"]
+assert QPL().decode(ours) == first * 3
+assert stats()["hardware"]["decompressed"] == before + 3
+assert stats()["inflate"] == {}
+"""
+    )
