@@ -109,3 +109,35 @@ assert stats()["hardware"]["decompressed"] == before + 3
 assert stats()["inflate"] == {}
 """
     )
+
+
+# ---- Streams of unknown size ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("symbols", [1, 9])
+@pytest.mark.parametrize("megabytes", [1, 3, 16])
+def test_zlib_of_unknown_size_is_inflated_by_the_device_once_or_not_at_all(megabytes: int, symbols: int) -> None:
+    emulated_iaa.run(
+        """
+import sys, zlib
+import numpy as np
+from numcodecs_qpl import QPL, _core, reset_stats, stats
+assert _core.path_in_force() == "hardware"
+size = int(sys.argv[1]) << 20
+data = np.random.default_rng(0).integers(0, int(sys.argv[2]), size, np.uint8).tobytes()
+compressor = zlib.compressobj(1, wbits=12)
+encoded = compressor.compress(data) + compressor.flush()
+codec = QPL(container="zlib")
+for _ in range(3):
+    reset_stats()
+    assert codec.decode(encoded) == data
+    seen = stats()
+    assert seen["hardware"]["decompressed"] <= 1, seen
+    assert seen["hardware"]["decompressed"] + seen["software"]["decompressed"] <= 2, seen
+    assert seen["inflate"] == {}
+    if size <= 1 << 20:
+        assert seen["hardware"]["decompressed"] == 1 and seen["software"]["decompressed"] == 0, seen
+""",
+        str(megabytes),
+        str(symbols),
+    )

@@ -24,8 +24,14 @@ from numcodecs_qpl._core._jobs cimport (
     close_worker,
     continue_in_software,
     do_in_software,
+    note_fallback,
 )
-from numcodecs_qpl._core.qpl cimport QPL_STS_MORE_OUTPUT_NEEDED, QPL_STS_OK, QPL_STS_QUEUES_ARE_BUSY_ERR
+from numcodecs_qpl._core.qpl cimport (
+    QPL_STS_MORE_OUTPUT_NEEDED,
+    QPL_STS_OK,
+    QPL_STS_QUEUES_ARE_BUSY_ERR,
+    QPL_STS_TRANSFER_SIZE_INVALID,
+)
 
 from numcodecs_qpl._core._jobs import status_name
 from numcodecs_qpl._core.arguments import (
@@ -469,8 +475,12 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
     block.size = size
     block.slack = True
     open_worker(&worker)
-    if worker.hardware:
-        capacity = min(capacity, <Py_ssize_t>DEVICE_TRANSFER)
+    if worker.hardware and worker.fall_back and max(size, capacity) > DEVICE_TRANSFER:
+        note_fallback(QPL_STS_TRANSFER_SIZE_INVALID)
+        worker.hardware = False
+    elif worker.hardware:
+        # A device keeps no state of a stream: each attempt inflates it from the beginning.
+        capacity = min(limit, <Py_ssize_t>DEVICE_TRANSFER)
     try:
         writer = BytesWriter(capacity + SLACK)
         while True:
@@ -492,8 +502,10 @@ def decompress_stream(const uint8_t[::1] src not None, Py_ssize_t guess, Py_ssiz
             capacity = min(limit, 2 * capacity)
             writer.resize(capacity + SLACK)
             if worker.hardware:
-                # From the beginning: the job that has the state of this stream is not ours to keep.
                 at = 0
+                if worker.fall_back:
+                    note_fallback(QPL_STS_TRANSFER_SIZE_INVALID)
+                    worker.hardware = False
     finally:
         close_worker(&worker)
     view = None

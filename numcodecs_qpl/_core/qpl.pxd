@@ -26,6 +26,7 @@ cdef extern from "qpl/qpl.h" nogil:
         QPL_STS_INTL_HARDWARE_TIMEOUT
         QPL_STS_INTL_PAGE_FAULT
         QPL_STS_INTL_W_PAGE_FAULT
+        QPL_STS_TRANSFER_SIZE_INVALID
         QPL_STS_INIT_WORK_QUEUES_NOT_AVAILABLE
 
     enum:
