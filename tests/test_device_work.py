@@ -141,3 +141,38 @@ for _ in range(3):
         str(megabytes),
         str(symbols),
     )
+
+
+# ---- Waiting ----------------------------------------------------------------------------------------------------
+
+
+def test_a_thread_that_waits_for_a_device_uses_less_than_a_tenth_of_a_core() -> None:
+    emulated_iaa.run(
+        """
+import time
+import numpy as np
+from numcodecs_qpl import QPL, _core, compress_pages, decompress_pages, stats
+data = np.random.default_rng(0).integers(0, 9, 64 << 10, np.uint8).tobytes()
+codec = QPL()
+encoded = codec.encode(data)
+lengths, payload = compress_pages(data)
+before = stats()["hardware"]
+calls = {
+    "encode": lambda: codec.encode(data),
+    "decode": lambda: codec.decode(encoded),
+    "compress_pages": lambda: compress_pages(data),
+    "decompress_pages": lambda: decompress_pages(payload, lengths),
+}
+for name, call in calls.items():
+    start, cpu = time.perf_counter(), time.thread_time()
+    for _ in range(4):
+        call()
+    wall, cpu = time.perf_counter() - start, time.thread_time() - cpu
+    assert wall >= 0.4, (name, wall)
+    assert cpu < 0.1 * wall, (name, cpu, wall)
+after = stats()["hardware"]
+assert after["compressed"] == before["compressed"] + 4 * 17
+assert after["decompressed"] == before["decompressed"] + 4 * 17
+""",
+        job_us=100_000,
+    )
