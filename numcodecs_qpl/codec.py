@@ -8,7 +8,7 @@ import numpy as np
 from numcodecs.abc import Codec
 from numcodecs.compat import ensure_contiguous_ndarray
 
-from numcodecs_qpl._core import HUFFMAN, MAX_BLOCK
+from numcodecs_qpl._core import HUFFMAN, MAX_BLOCK, check_apart
 from numcodecs_qpl.containers import CONTAINERS, Reader
 
 DEFAULT_BLOCK_SIZE = 65536
@@ -131,8 +131,8 @@ class QPL(Codec):  # type: ignore[misc]
             If the data is damaged, truncated, or not of this codec's container. It is a ValueError. `out` is then
             undefined.
         TypeError, ValueError
-            If `buf` or `out` is of a kind that cannot be used, or `out` is of another size. Nothing is written
-            outside of it.
+            If `buf` or `out` is of a kind that cannot be used, or `out` is of another size or overlaps `buf`. Nothing
+            is written outside of it.
         """
         src = _bytes_of(buf)
         decode = CONTAINERS[self.container].decode
@@ -141,6 +141,8 @@ class QPL(Codec):  # type: ignore[misc]
         target = _bytes_of(out)
         if target.readonly:
             raise ValueError("out is read-only; a writable buffer is needed")
+        if type(buf) is not bytes:
+            check_apart(target, src, "out", "buf")
         decode(src, target, self._reader)
         return out
 

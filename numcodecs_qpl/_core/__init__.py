@@ -1,6 +1,6 @@
 """The core: blocks of raw deflate, through libqpl or ISA-L. No container format is known in here."""
 
-from numcodecs_qpl._core.arguments import HUFFMAN, MAX_BLOCK, compress_bound
+from numcodecs_qpl._core.arguments import HUFFMAN, MAX_BLOCK, check_apart, compress_bound
 from numcodecs_qpl._core.blocks import (
     OUTPUT_SLACK,
     BytesWriter,
@@ -38,6 +38,7 @@ __all__ = [
     "CorruptDataError",
     "Counts",
     "QplError",
+    "check_apart",
     "compress_blocks",
     "compress_bound",
     "compress_pages",

@@ -43,6 +43,7 @@ from numcodecs_qpl._core.arguments import (
     compress_bound,
     count_blocks,
     count_pages,
+    overlap_error,
 )
 from numcodecs_qpl._core.errors import CorruptDataError, QplError
 from numcodecs_qpl._core.path import get_path, numa_id, path_in_force
@@ -152,6 +153,12 @@ cdef enum:
 cdef bint is_of_the_device(uint32_t status) noexcept:
     # On damaged data libqpl's software path may return any number, even 2**32 - 1.
     return status in (QPL_STS_QUEUES_ARE_BUSY_ERR, TODO) or OPERATION_STATUSES <= status <= LAST_STATUS
+
+
+cdef bint overlap(const uint8_t[::1] one, const uint8_t[::1] other) noexcept:
+    if not one.shape[0] or not other.shape[0]:
+        return False
+    return &one[0] < &other[0] + other.shape[0] and &other[0] < &one[0] + one.shape[0]
 
 
 cdef int open_worker(Worker *worker) except -1:
@@ -542,8 +549,8 @@ def compress_pages_into(buffer, lengths, payload, Py_ssize_t page_size=4096, huf
     Raises
     ------
     ValueError
-        If `buffer` does not hold whole pages, `lengths` is of another length, `payload` is too small or read-only, or
-        `huffman` is neither word.
+        If `buffer` does not hold whole pages, `lengths` is of another length, `payload` is too small, read-only or
+        overlaps `buffer`, or `huffman` is neither word.
     QplError
         If the path setting is "hardware" and the device fails.
     """
@@ -554,6 +561,8 @@ def compress_pages_into(buffer, lengths, payload, Py_ssize_t page_size=4096, huf
     cdef Py_ssize_t count = count_pages(size, page_size, huffman, lengths_view.shape[0], dst.shape[0])
     if count == 0:
         return 0
+    if overlap(src, dst):
+        raise overlap_error("payload", "buffer")
     cdef Batch batch = Batch(count)
     cdef Py_ssize_t i
     cdef Block *block
@@ -600,6 +609,8 @@ def decompress_pages(payload, lengths, Py_ssize_t page_size=4096, out=None):
         dst = as_writable_bytes(out)
         if dst.shape[0] != count * page_size:
             raise ValueError(f"out has {dst.shape[0]} bytes; {count} pages of {page_size} have {count * page_size}")
+    if overlap(src, dst):
+        raise overlap_error("out", "payload")
     cdef Batch batch = Batch(count)
     cdef Block *block
     batch.src = src

@@ -23,6 +23,7 @@ from numcodecs_qpl._core.arguments import (
     MAX_BLOCK,
     as_bytes,
     as_writable_bytes,
+    check_apart,
     check_page_size,
     count_blocks,
     count_pages,
@@ -177,6 +178,7 @@ def compress_pages_into(
         count = count_pages(len(pages), page_size, huffman, len(lengths), len(out))
         if count == 0:
             return 0
+        check_apart(out, pages, "payload", "buffer")
         streams = [b""] * count
 
         def compress(i: int) -> None:
@@ -209,6 +211,7 @@ def decompress_pages(payload: Any, lengths: ArrayLike, page_size: int = 4096, ou
             raise CorruptDataError(f"the lengths add up to {starts[-1]} bytes, but the payload has {len(streams)}")
         if len(pages) != count * page_size:
             raise ValueError(f"out has {len(pages)} bytes; {count} pages of {page_size} have {count * page_size}")
+        check_apart(pages, streams, "out", "payload")
 
         def decompress(i: int) -> None:
             stream = streams[starts[i] : starts[i + 1]]

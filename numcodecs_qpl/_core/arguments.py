@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 MAX_BLOCK = 2**31 - 1
 """Bytes of the largest block: libqpl counts in 32 bits, and half of that is what callers handle in a signed int."""
 
@@ -80,3 +82,14 @@ def as_writable_bytes(buffer: Any) -> memoryview:
     if view.readonly:
         raise ValueError("the output is read-only")
     return view
+
+
+def overlap_error(target: str, source: str) -> ValueError:
+    """Error for an output that shares memory with the input, by the names of the two arguments."""
+    return ValueError(f"{target} overlaps {source}: pass memory that {source} does not use")
+
+
+def check_apart(written: memoryview, read: memoryview, target: str, source: str) -> None:
+    """Raise a ValueError if an output shares memory with the input."""
+    if np.may_share_memory(written, read):
+        raise overlap_error(target, source)

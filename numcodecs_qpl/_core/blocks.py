@@ -86,7 +86,7 @@ def decompress_pages(payload: Any, lengths: ArrayLike, page_size: int = 4096, ou
     Raises
     ------
     ValueError
-        If `out` is of another size, read-only or not contiguous.
+        If `out` is of another size, read-only, not contiguous, or overlaps `payload`.
     CorruptDataError
         If a length is 0 or larger than a page, the lengths are not those of the payload, or a stream does not inflate
         to exactly one page. The message names the page. What `out` holds then is undefined.
