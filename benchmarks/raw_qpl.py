@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
-LIBQPL_FLOOR = "1.5.0"
 
 _SLACK = 4096
 """Bytes after an output, for what libqpl's software path may write beyond the room it was given."""
@@ -44,12 +43,11 @@ class _Blocks(ctypes.Structure):
 def _libqpl() -> list[str]:
     """Compiler arguments for libqpl, found as the build of the package finds it."""
     if shutil.which("pkg-config"):
-        wanted = ["pkg-config", "--cflags", "--libs", "--static", f"qpl >= {LIBQPL_FLOOR}"]
+        wanted = ["pkg-config", "--cflags", "--libs", "--static", "qpl"]
         found = subprocess.run(wanted, capture_output=True, text=True)
         if found.returncode == 0:
             return [*shlex.split(found.stdout), "-lstdc++", "-ldl"]
-    tool = str(HERE.parent / "tools/fetch_libqpl.py")
-    fetch = [sys.executable, tool, "--into", str(BUILD / "libqpl"), "--floor", LIBQPL_FLOOR]
+    fetch = [sys.executable, str(HERE.parent / "tools/fetch_debian.py"), "--into", str(BUILD / "debian"), "qpl"]
     include, archive, _ = subprocess.run(fetch, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     return ["-isystem", include, archive, "-lstdc++", "-ldl"]
 

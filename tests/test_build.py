@@ -15,7 +15,7 @@ import pytest
 from engine import needs_libqpl
 
 ROOT = Path(__file__).parents[1]
-FETCH = ROOT / "tools/fetch_libqpl.py"
+FETCH = ROOT / "tools/fetch_debian.py"
 BUILD_TOOLS = {"cython", "meson"}
 WITHOUT_COMPILER = "NUMCODECS_QPL_WITHOUT_COMPILER"
 """Environment variable that is set where there is to be nothing that builds, by tools/without_compiler.sh."""
@@ -40,7 +40,7 @@ def tool(name: str) -> str:
 
 def fetch(folder: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(FETCH), "--into", str(folder / "into"), "--floor", "1.5.0", *arguments],
+        [sys.executable, str(FETCH), "--into", str(folder / "into"), *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "PATH": path if path is not None else os.environ["PATH"]},
@@ -95,27 +95,42 @@ def test_the_licences_of_all_that_is_linked_in_come_along_and_metadata_and_readm
         assert word in line
 
 
-def test_without_apt_the_fetch_says_so_in_one_line(tmp_path: Path) -> None:
-    done = fetch(tmp_path, path="/nonexistent")
+def test_without_apt_the_fetch_has_one_line_for_each_library_that_is_missing(tmp_path: Path) -> None:
+    done = fetch(tmp_path, "libisal", "qpl", path="/nonexistent")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "libqpl-dev through apt: apt-get is not on this machine\n"
+    reason = "through apt: apt-get is not on this machine"
+    assert done.stderr == f"libisal\t{reason}\nqpl\t{reason}\n"
 
 
-def unpacked(folder: Path, version: str) -> Path:
-    """A folder like an unpacked libqpl-dev."""
-    header = folder / "usr/include/qpl/c_api/project_version.h"
-    header.parent.mkdir(parents=True)
-    header.write_text(f'#define QPL_VERSION "{version}"\n')
+FLOORS = {"libisal": "2.30", "libdeflate": "1.14", "qpl": "1.5.0"}
+
+
+def unpacked(folder: Path, name: str, version: str) -> Path:
+    """A folder like an unpacked development package, without the library itself."""
+    file = folder / f"usr/lib/x86_64-linux-gnu/pkgconfig/{name}.pc"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"Name: {name}\nVersion: {version}\n")
     return folder
 
 
-def test_an_unpacked_package_that_is_too_old_or_not_whole_is_refused(tmp_path: Path) -> None:
-    old = unpacked(tmp_path / "old", "1.4.0")
-    assert "libqpl 1.4.0 from" in fetch(tmp_path, "--unpacked", str(old)).stderr
-    assert "is older than 1.5.0" in fetch(tmp_path, "--unpacked", str(old)).stderr
-    part = unpacked(tmp_path / "part", "1.10.0")
-    assert f"no usr/lib/**/libqpl.a below {part}" in fetch(tmp_path, "--unpacked", str(part)).stderr
-    assert "project_version.h" in fetch(tmp_path, "--unpacked", str(tmp_path / "none")).stderr
+def test_the_fetch_has_one_table_with_the_lowest_version_of_each_library() -> None:
+    done = subprocess.run([sys.executable, str(FETCH), "--table"], capture_output=True, text=True, check=True)
+    table = (line.split("\t") for line in done.stdout.splitlines())
+    assert {name: floor for name, floor, _ in table} == FLOORS
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_an_unpacked_package_that_is_too_old_or_not_whole_is_refused(tmp_path: Path, name: str) -> None:
+    old = unpacked(tmp_path / "old", name, "1.4.9")
+    done = fetch(tmp_path, name, "--unpacked", str(old))
+    assert done.returncode
+    assert done.stderr == f"{name}\tversion 1.4.9 from {old} is older than {FLOORS[name]}\n"
+    part = unpacked(tmp_path / "part", name, "20.0")
+    assert re.search(
+        rf"usr/lib/\*\*/\S+ is missing below {part}", fetch(tmp_path, name, "--unpacked", str(part)).stderr
+    )
+    empty = tmp_path / "empty"
+    assert f"{name}.pc is missing below {empty}" in fetch(tmp_path, name, "--unpacked", str(empty)).stderr
 
 
 def source_in(folder: Path) -> Path:
@@ -125,66 +140,67 @@ def source_in(folder: Path) -> Path:
     return source
 
 
-def test_configuring_without_libqpl_stops_with_what_was_looked_for_and_four_ways_on(tmp_path: Path) -> None:
+def configure(folder: Path, *choices: str) -> subprocess.CompletedProcess[str]:
+    """Configure a build where pkg-config knows nothing."""
     meson = tool("meson")
     tool("cython")
-    done = subprocess.run(
-        [meson, "setup", str(tmp_path / "build"), str(source_in(tmp_path)), "-Dqpl=system"],
+    return subprocess.run(
+        [sys.executable, meson, "setup", str(folder / "build"), str(source_in(folder)), *choices],
         capture_output=True,
         text=True,
-        env={**os.environ, "PKG_CONFIG_LIBDIR": str(tmp_path)},
+        env={**os.environ, "PKG_CONFIG_LIBDIR": str(folder), "PKG_CONFIG_PATH": ""},
         timeout=300,
     )
-    message = done.stdout[done.stdout.index("ERROR: ") :]
+
+
+@pytest.mark.parametrize("qpl", ["system", "disabled"])
+def test_configuring_without_the_libraries_names_each_one_and_the_ways_on(tmp_path: Path, qpl: str) -> None:
+    done = configure(tmp_path, "-Dsoftware_libraries=system", f"-Dqpl={qpl}")
     assert done.returncode
-    for part in (
-        "libqpl was not found",
-        "Looked for: pkg-config knows no qpl >= 1.5.0",
+    message = done.stdout[done.stdout.index("ERROR: ") :]
+    parts = [
+        "Libraries are missing:",
+        "  ISA-L >= 2.30: pkg-config does not know libisal >= 2.30",
+        "  libdeflate >= 1.14: pkg-config does not know libdeflate >= 1.14",
+        "apt-get install libisal-dev libisal2 libdeflate-dev",
+        "Homebrew or conda-forge: isa-l libdeflate",
         "  1. ",
         "  2. ",
         "  3. ",
-        "  4. ",
-    ):
+        "-Ddebian_root=DIR",
+    ]
+    of_libqpl = ["  libqpl >= 1.5.0: pkg-config does not know qpl >= 1.5.0", "  4. ", "-Dqpl=disabled"]
+    for part in parts + (of_libqpl if qpl == "system" else []):
         assert part in message
+    if qpl == "disabled":
+        assert "libqpl" not in message
 
 
-HOSTS = {"linux": "aarch64", "darwin": "aarch64", "freebsd": "x86_64"}
+def test_a_folder_of_packages_that_has_no_libqpl_is_named_in_the_message(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    done = configure(tmp_path, f"-Ddebian_root={empty}")
+    assert done.returncode
+    for name in ("libisal", "libdeflate", "qpl"):
+        assert f": usr/lib/**/pkgconfig/{name}.pc is missing below {empty}" in done.stdout
 
 
-@pytest.mark.parametrize("system", ["disabled", *HOSTS])
-def test_the_build_without_libqpl_needs_no_compiler_and_installs_python_alone(tmp_path: Path, system: str) -> None:
-    meson = tool("meson")
-    choice = ["-Dqpl=disabled"]
-    if system != "disabled":
-        host = tmp_path / "host.ini"
-        machine = {"system": system, "cpu_family": HOSTS[system], "cpu": HOSTS[system], "endian": "little"}
-        host.write_text("[host_machine]\n" + "".join(f"{name} = '{word}'\n" for name, word in machine.items()))
-        choice = ["--cross-file", str(host)]
-    nothing = {"PATH": "/nonexistent", "HOME": str(tmp_path)}
-    plain = ["--backend=none", "--prefix=/usr", "-Dpython.bytecompile=-1"]
-    for command in (
-        ["setup", *plain, str(tmp_path / "build"), str(source_in(tmp_path)), *choice],
-        ["install", "-C", str(tmp_path / "build"), "--no-rebuild", "--destdir", str(tmp_path / "installed")],
-    ):
-        # Not by its own first line, which may look for python in PATH.
-        subprocess.run([sys.executable, meson, *command], env=nothing, check=True, capture_output=True, timeout=300)
-    files = [path for path in (tmp_path / "installed").rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".py", ".pyi", ".typed"}
-    (built,) = (path for path in files if path.name == "_built.py")
-    assert "WITH_LIBQPL = False" in built.read_text()
-    package = built.parents[1]
-    installed = {str(path.relative_to(package)) for path in files if path.suffix == ".py"}
-    sources = {str(path.relative_to(ROOT / "numcodecs_qpl")) for path in (ROOT / "numcodecs_qpl").rglob("*.py")}
-    assert installed == sources | {"_core/_built.py"}
+@pytest.mark.parametrize(("system", "cpu"), [("linux", "aarch64"), ("darwin", "aarch64"), ("freebsd", "x86_64")])
+def test_a_host_other_than_linux_on_x86_64_is_not_asked_for_libqpl(tmp_path: Path, system: str, cpu: str) -> None:
+    host = tmp_path / "host.ini"
+    machine = {"system": system, "cpu_family": cpu, "cpu": cpu, "endian": "little"}
+    binaries = {"c": tool("cc"), "cython": tool("cython"), "pkg-config": tool("pkg-config")}
+    lines = [f"{name} = '{word}'\n" for name, word in machine.items()]
+    host.write_text(
+        "".join(["[host_machine]\n", *lines, "[binaries]\n"] + [f"{a} = '{b}'\n" for a, b in binaries.items()])
+    )
+    done = configure(tmp_path, "-Dsoftware_libraries=system", "--cross-file", str(host))
+    assert f"libqpl: not used, as it exists for linux on x86_64 only and this is {system} on {cpu}" in done.stdout
+    message = done.stdout[done.stdout.index("ERROR: ") :]
+    assert "ISA-L >= 2.30" in message
+    assert "libqpl" not in message
 
 
 def test_an_emulated_iaa_without_libqpl_is_refused(tmp_path: Path) -> None:
-    choices = ["-Dqpl=disabled", "-Demulated_iaa=true"]
-    done = subprocess.run(
-        [sys.executable, tool("meson"), "setup", str(tmp_path / "build"), str(source_in(tmp_path)), *choices],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = configure(tmp_path, "-Dqpl=disabled", "-Demulated_iaa=true")
     assert done.returncode
     assert "The emulated IAA is for libqpl, and this build has none" in done.stdout
