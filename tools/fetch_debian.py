@@ -5,8 +5,8 @@ on a private state below the build folder, with the machine's own mirror and key
 usual. The result is cached: a second call returns at once.
 
 For each library, in the order of the arguments, three lines are printed: the include folder, the file to link, and a
-description. If a library cannot be had, standard error has one line for it: its name, a tab and the reason. The exit
-code is then 1.
+description. With --sources one line is printed: the folder with the library's source. If a library cannot be had,
+standard error has one line for it: its name, a tab and the reason. The exit code is then 1.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import NamedTuple
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Debian's builds want these symbols of glibc 2.38. The older functions differ only in not knowing C23's "0b".
 NEWER_GLIBC = {"__isoc23_strtol": "strtol", "__isoc23_strtoll": "strtoll"}
+# Suites whose source archives are accepted too: not every mirror has those of the newest.
+OLDER_SUITES = ("trixie",)
 TIMEOUT = 300
 
 
@@ -49,18 +51,21 @@ class FetchError(Exception):
     """What was tried and why it did not work, in one line."""
 
 
-def run(*command: str | Path) -> str:
-    """Return the standard output of a command, or raise FetchError with its last line."""
+def run(*command: str | Path, folder: Path | None = None) -> str:
+    """Return the standard output of a command run in `folder`, or raise FetchError with its first error."""
     program = str(command[0])
     if shutil.which(program) is None:
         raise FetchError(f"{program} is not on this machine")
     try:
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=TIMEOUT)
+        words = [str(word) for word in command]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT, cwd=folder)
     except subprocess.TimeoutExpired as error:
         raise FetchError(f"{program} gave no answer in {TIMEOUT} s") from error
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise FetchError(f"{program}: {lines[-1]}")
+        # apt begins its errors with "E:", the most telling one first. Other programs put theirs last.
+        errors = [line for line in lines if line.startswith("E:")] or lines[-1:]
+        raise FetchError(f"{program}: {errors[0]}")
     return done.stdout
 
 
@@ -73,7 +78,7 @@ def mirrors() -> list[str]:
 class PrivateApt:
     """An apt state of our own, below a folder, for one suite of one mirror."""
 
-    def __init__(self, folder: Path, uri: str, suite: str, kind: str = "deb") -> None:
+    def __init__(self, folder: Path, uri: str, suite: str, kind: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         for name in ("lists/partial", "cache/archives/partial", "parts"):
             (folder / name).mkdir(parents=True)
@@ -92,13 +97,13 @@ class PrivateApt:
         ]
         self("update")
 
-    def __call__(self, *command: str, folder: Path = Path()) -> None:
+    def __call__(self, *command: str, folder: Path | None = None) -> None:
         """Run apt-get in `folder`."""
-        run("env", "-C", folder, "apt-get", *self._options, "-qq", *command)
+        run("apt-get", *self._options, "-qq", *command, folder=folder)
 
 
-def download(wanted: Iterable[str], folder: Path, kind: str = "deb") -> dict[str, str]:
-    """Download the packages of libraries into a folder for each, `folder`/NAME, verified by apt.
+def download(wanted: Iterable[str], folder: Path, *, sources: bool = False) -> dict[str, str]:
+    """Download the packages of libraries, or their sources, into a folder for each, `folder`/NAME, verified by apt.
 
     A library comes from the first mirror and suite that has all its packages. Returns why the others could not be had.
     """
@@ -109,14 +114,15 @@ def download(wanted: Iterable[str], folder: Path, kind: str = "deb") -> dict[str
         uris = mirrors()
     except FetchError as error:
         return dict.fromkeys(left, str(error))
+    suites = {name: LIBRARIES[name].suites + (OLDER_SUITES if sources else ()) for name in left}
     tried: dict[str, list[str]] = {name: [] for name in left}
     for uri in uris:
-        for suite in dict.fromkeys(suite for name in left for suite in LIBRARIES[name].suites):
-            here = [name for name in left if suite in LIBRARIES[name].suites]
+        for suite in dict.fromkeys(suite for name in left for suite in suites[name]):
+            here = [name for name in left if suite in suites[name]]
             if not here:
                 continue
             try:
-                apt = PrivateApt(folder / "apt", uri, suite, kind)
+                apt = PrivateApt(folder / "apt", uri, suite, "deb-src" if sources else "deb")
             except FetchError as error:
                 for name in here:
                     tried[name].append(f"{suite}: {error}")
@@ -125,11 +131,13 @@ def download(wanted: Iterable[str], folder: Path, kind: str = "deb") -> dict[str
                 target = folder / name
                 shutil.rmtree(target, ignore_errors=True)
                 target.mkdir(parents=True)
+                packages = LIBRARIES[name].packages
                 try:
-                    if kind == "deb":
-                        apt("download", *LIBRARIES[name].packages, folder=target)
+                    if sources:
+                        # Without Debian's changes, which are about packaging.
+                        apt("source", "--download-only", "--tar-only", packages[0], folder=target)
                     else:
-                        apt("source", "--download-only", LIBRARIES[name].packages[0], folder=target)
+                        apt("download", *packages, folder=target)
                 except FetchError as error:
                     tried[name].append(f"{suite}: {error}")
                     continue
@@ -222,6 +230,33 @@ def fetch(names: list[str], into: Path, unpacked: Path | None) -> tuple[list[tup
     return found, failed
 
 
+def fetch_sources(names: list[str], into: Path) -> tuple[list[Path], dict[str, str]]:
+    """Get the sources of libraries; return the folder of each, and why others could not be had."""
+    folders = {name: into / "sources" / name for name in names}
+    missing = [name for name in names if not folders[name].exists()]
+    failed = {}
+    if missing:
+        archives = into / "archives"
+        failed = {
+            name: f"source, through apt: {reason}" for name, reason in download(missing, archives, sources=True).items()
+        }
+        for name in missing:
+            if name in failed:
+                continue
+            fresh = folders[name].with_suffix(".new")
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            try:
+                for archive in (archives / name).glob("*.orig.tar.*"):
+                    run("tar", "-x", "--strip-components=1", "-f", archive, "-C", fresh)
+            except FetchError as error:
+                failed[name] = str(error)
+                continue
+            fresh.rename(folders[name])
+        shutil.rmtree(archives, ignore_errors=True)
+    return [folders[name] for name in names if name not in failed], failed
+
+
 def main() -> int:
     """Command line of this script; the exit code says whether every library was had."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -231,6 +266,7 @@ def main() -> int:
     parser.add_argument(
         "--unpacked", default="", metavar="DIR", help="take the libraries from unpacked packages in DIR"
     )
+    parser.add_argument("--sources", action="store_true", help="get the sources, for a build with other compiler flags")
     parser.add_argument("names", metavar="NAME", nargs="*", choices=[[], *LIBRARIES], help=", ".join(LIBRARIES))
     options = parser.parse_args()
     if options.table:
@@ -238,9 +274,14 @@ def main() -> int:
             print(name, library.floor, " ".join(library.packages), sep="\t")
         return 0
     unpacked = Path(options.unpacked).resolve() if options.unpacked else None
-    found, failed = fetch(options.names, options.into.resolve(), unpacked)
-    for lines in found:
-        print(*lines, sep="\n")
+    into = options.into.resolve()
+    if options.sources:
+        folders, failed = fetch_sources(options.names, into)
+        print(*folders, sep="\n")
+    else:
+        found, failed = fetch(options.names, into, unpacked)
+        for lines in found:
+            print(*lines, sep="\n")
     for name, reason in failed.items():
         print(name, reason, sep="\t", file=sys.stderr)
     return int(bool(failed))
