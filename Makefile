@@ -5,19 +5,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A build folder that stays keeps libqpl and the objects from one run to the next.
+# The build folder stays: it keeps the fetched libraries and the objects from one run to the next. ISA-L and libdeflate are
+# Debian's newest, not the machine's, so that tests and figures are of known versions.
 install = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-version-check \
-	--no-build-isolation -Cbuild-dir=build/make -Csetup-args=-Dwerror=true -Csetup-args=-Demulated_iaa=true
+	--no-build-isolation -Cbuild-dir=build/make -Csetup-args=-Dwerror=true -Csetup-args=-Demulated_iaa=true \
+	-Csetup-args=-Dsoftware_libraries=debian
 
 # Every page anew (-E): of pages that have not changed, sphinx would not repeat a warning.
 sphinx = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -E -n -W --keep-going -q -d build/doctrees docs build/docs
 
-.PHONY: test demo bench bench-migration docs pictures lint wheel newest isal sanitize clean
+.PHONY: test demo bench bench-migration docs pictures lint wheel newest without-libqpl sanitize fuzz clean
 
 test: lint
 	$(sphinx)
 	$(BIN)/pytest
-	$(MAKE) newest isal sanitize
+	$(MAKE) newest without-libqpl sanitize
 
 demo: $(VENV)/ready
 	$(install) ".[demo]"
@@ -54,17 +56,22 @@ lint: $(VENV)/ready
 wheel:
 	tools/make_wheels.sh
 
-# From the wheel; the newest zarr and numcodecs want Python 3.12 or later.
+# From the wheel. The newest zarr and numcodecs need Python 3.12 or later.
 newest: wheel
 	tools/test_newest.sh
 
-# Without libqpl, on ISA-L: from the wheel too.
-isal: wheel
-	tools/test_isal.sh
+# A build without libqpl: the same package without the IAA engine.
+without-libqpl:
+	tools/test_without_libqpl.sh
 
-# The hostile input and the emulated IAA that fails once more, with AddressSanitizer watching the extension.
+# Hostile input, and an emulated IAA that fails, with AddressSanitizer watching the extensions, ISA-L and libdeflate.
 sanitize:
 	tools/test_sanitized.sh
+
+# Coverage-guided, SECONDS for each target; what it finds is in build/fuzz-corpus. make test replays tests/fuzz/corpus.
+SECONDS ?= 60
+fuzz:
+	tools/fuzz.sh $(SECONDS)
 
 $(VENV)/ready:
 	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""Deflate on an In-Memory Analytics Accelerator where there is one, through libqpl, else in software."""
+"""Deflate for numcodecs, zarr and QEMU: on an In-Memory Analytics Accelerator (IAA), or in software."""
 
 from importlib.metadata import version
 
@@ -10,11 +10,12 @@ from numcodecs_qpl._core import (
     get_numa,
     get_path,
     get_threads,
+    reset_stats,
     set_numa,
     set_path,
     set_threads,
+    stats,
 )
-from numcodecs_qpl._stats import reset_stats, stats
 from numcodecs_qpl.codec import QPL
 
 __version__ = version("numcodecs-qpl")

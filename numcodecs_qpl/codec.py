@@ -4,46 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numcodecs.abc import Codec
-from numcodecs.compat import ensure_contiguous_ndarray
 
-from numcodecs_qpl._core import HUFFMAN, MAX_BLOCK, check_apart
+from numcodecs_qpl._core import HUFFMAN, MAX_BLOCK
+from numcodecs_qpl._core.arguments import as_bytes, as_choice, as_index, as_writable_bytes, check_no_overlap
 from numcodecs_qpl.containers import CONTAINERS, Reader
 
 DEFAULT_BLOCK_SIZE = 65536
 """The smallest power of two that costs under 1 % of ratio on the benchmark data (the table is in
 ``docs/format.md``)."""
 
-LEVELS = (1, 3)
-"""The two levels that libqpl has; 3 is done in software only."""
+_DRAFT_LEVELS = (1, 3)
+"""Levels that a config of 0.1.0's draft may have. They shape nothing any more."""
 
 
 class QPL(Codec):  # type: ignore[misc]
-    """Deflate through libqpl: on an In-Memory Analytics Accelerator where there is one, else in software.
+    """Deflate: on an In-Memory Analytics Accelerator (IAA) if there is one, else in software.
 
-    What it writes is standard: any gzip, zlib or inflate reads it without this package. What it reads is any gzip
-    member, zlib stream or deflate stream, of whatever producer.
+    Any gzip, zlib or inflate implementation reads its output. It reads gzip, zlib and deflate of any producer.
 
     Parameters
     ----------
-    level : {1, 3}
-        libqpl's two compression levels. 3 is smaller, takes three to five times as long, and never runs on hardware;
-        in a build without libqpl it is 1.
     container : {"gzip", "zlib", "deflate"}
-        What stands around the deflate streams: gzip (RFC 1952) of one or more members, zlib (RFC 1950), or nothing
-        (RFC 1951: no checksum, so damage may go unseen).
-    block_size : int, optional
-        Uncompressed bytes in a gzip member, 1 to 2**31 - 1; 65536 if not given. Members are independent of each
-        other: they are what threads and hardware queues work on side by side. The other containers are one stream and
-        take none.
+        Format around the deflate stream: gzip (RFC 1952), zlib (RFC 1950), or nothing (RFC 1951: no checksum, so damage
+        may go unseen). Only gzip has an index of the blocks, so only gzip is inflated on an IAA or by several threads.
+    block_size : int
+        Uncompressed bytes in a block, 1 to 2**31 - 1. Blocks are compressed apart from each other: threads and hardware
+        queues work on them side by side. The output is one stream in any case.
     huffman : {"dynamic", "fixed"}
-        Huffman tables made for each block, or deflate's fixed ones: larger and, in software, not faster.
+        Huffman tables made for each block, or deflate's fixed ones, which compress less.
 
     Notes
     -----
-    The same input and configuration give the same bytes, whatever the threads or the process. Where the work runs is
-    no part of the configuration: see `numcodecs_qpl.set_path` and `numcodecs_qpl.set_threads`.
+    With fixed tables, software writes the same bytes for the same input, with any number of threads and in any process.
+    With dynamic tables, about one block in 4,000 comes out in other, equally valid bytes from one process to the next
+    (ISA-L 2.31.1). Where the work runs is not part of the configuration: see `numcodecs_qpl.set_path` and
+    `numcodecs_qpl.set_threads`.
 
     Examples
     --------
@@ -60,28 +56,19 @@ class QPL(Codec):  # type: ignore[misc]
 
     def __init__(
         self,
-        level: int = 1,
         container: str = "gzip",
-        block_size: int | None = None,
+        block_size: int = DEFAULT_BLOCK_SIZE,
         huffman: str = "dynamic",
     ) -> None:
-        if isinstance(level, bool) or level not in LEVELS:
-            raise ValueError(f"level is {level!r}; it must be {LEVELS[0]} or {LEVELS[1]}")
-        if container not in CONTAINERS:
-            raise ValueError(f"container is {container!r}; it must be one of {', '.join(CONTAINERS)}")
-        if huffman not in HUFFMAN:
-            raise ValueError(f"huffman is {huffman!r}; it must be one of {', '.join(HUFFMAN)}")
-        if CONTAINERS[container].blocks:
-            block_size = _checked_block_size(block_size)
-        elif block_size is not None:
-            raise ValueError(
-                f"block_size is {block_size!r}, but only gzip has blocks: container {container!r} is one stream"
-            )
-        self.level = level
-        self.container = container
-        self.block_size = block_size
-        self.huffman = huffman
+        self.container = as_choice(container, "container", tuple(CONTAINERS))
+        self.block_size = as_index(block_size, "block_size", 1, MAX_BLOCK)
+        self.huffman = as_choice(huffman, "huffman", tuple(HUFFMAN))
         self._reader = Reader()
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> QPL:
+        """Make the codec from its config; the `level` of 0.1.0's draft, 1 or 3, is ignored."""
+        return cls(**without_level(config))
 
     def encode(self, buf: Any) -> bytes:
         """Compress a chunk.
@@ -98,18 +85,16 @@ class QPL(Codec):  # type: ignore[misc]
         Raises
         ------
         TypeError
-            If `buf` is an object array or no buffer.
+            If `buf` is an object array, or not a buffer.
         ValueError
             If `buf` is not contiguous or too large.
         QplError
-            If the hardware path is forced and cannot be used, or libqpl fails.
+            If the path setting is "hardware" and the device fails or cannot be used.
         """
-        return CONTAINERS[self.container].encode(
-            _bytes_of(buf),
-            level=self.level,
-            dynamic=HUFFMAN[self.huffman],
-            block_size=self.block_size,
-        )
+        src = as_bytes(buf, "buf")
+        if len(src) > MAX_BLOCK:
+            raise ValueError(f"buf has {len(src)} bytes; QPL writes chunks of up to {MAX_BLOCK}: take smaller chunks")
+        return CONTAINERS[self.container].encode(src, dynamic=HUFFMAN[self.huffman], block_size=self.block_size)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Inflate a chunk.
@@ -117,7 +102,7 @@ class QPL(Codec):  # type: ignore[misc]
         Parameters
         ----------
         buf : buffer-like
-            What `encode` returned, or data of another producer in the same container.
+            Output of `encode`, or data of another producer in the same container.
         out : buffer-like, optional
             A writable, contiguous array or buffer of exactly the inflated size, to be filled in place.
 
@@ -128,60 +113,46 @@ class QPL(Codec):  # type: ignore[misc]
         Raises
         ------
         CorruptDataError
-            If the data is damaged, truncated, or not of this codec's container. It is a ValueError. `out` is then
-            undefined.
+            If the data is damaged, truncated, or not of this codec's container. It is a ValueError. The content of
+            `out` is then undefined.
         TypeError, ValueError
-            If `buf` or `out` is of a kind that cannot be used, or `out` is of another size or overlaps `buf`. Nothing
-            is written outside of it.
+            If `buf` or `out` is of a kind that cannot be used, they overlap, or `out` is of another size. Nothing is
+            written outside of `out`.
         """
-        src = _bytes_of(buf)
+        src = as_bytes(buf, "buf")
         decode = CONTAINERS[self.container].decode
         if out is None:
             return decode(src, None, self._reader)
-        target = _bytes_of(out)
-        if target.readonly:
-            raise ValueError("out is read-only; a writable buffer is needed")
-        if type(buf) is not bytes:
-            check_apart(target, src, "out", "buf")
+        target = as_writable_bytes(out, "out")
+        check_no_overlap(src, target, "out", "buf")
         decode(src, target, self._reader)
         return out
 
     def get_config(self) -> dict[str, Any]:
         """What shapes the bytes, for `numcodecs.get_codec`."""
-        config: dict[str, Any] = {
+        return {
             "id": self.codec_id,
-            "level": self.level,
             "container": self.container,
+            "block_size": self.block_size,
             "huffman": self.huffman,
         }
-        if self.block_size is not None:
-            config["block_size"] = self.block_size
-        return config
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.level, self.container, self.block_size, self.huffman)
+        return type(self), (self.container, self.block_size, self.huffman)
 
     def __repr__(self) -> str:
-        settings = [f"level={self.level}", f"container={self.container!r}"]
-        if self.block_size is not None:
-            settings.append(f"block_size={self.block_size}")
-        settings.append(f"huffman={self.huffman!r}")
-        return f"{type(self).__name__}({', '.join(settings)})"
+        return (
+            f"{type(self).__name__}(container={self.container!r}, block_size={self.block_size}, "
+            f"huffman={self.huffman!r})"
+        )
 
 
-def _checked_block_size(block_size: int | None) -> int:
-    if block_size is None:
-        return DEFAULT_BLOCK_SIZE
-    if isinstance(block_size, bool) or not isinstance(block_size, int):
-        raise TypeError(f"block_size is {block_size!r}; it must be a whole number")
-    if not 1 <= block_size <= MAX_BLOCK:
-        raise ValueError(f"block_size is {block_size}; it must be 1 to {MAX_BLOCK}")
-    return block_size
-
-
-def _bytes_of(buf: Any) -> memoryview:
-    """The bytes of any contiguous buffer, as numcodecs' own codecs take them, without a copy."""
-    if type(buf) is bytes and len(buf) <= MAX_BLOCK:
-        return memoryview(buf)
-    array = ensure_contiguous_ndarray(buf, max_buffer_size=MAX_BLOCK)
-    return memoryview(array.view(np.uint8))
+def without_level(config: dict[str, Any]) -> dict[str, Any]:
+    """A config without the `level` that 0.1.0's draft wrote; ValueError if it is not one of the draft's."""
+    config = dict(config)
+    level = config.pop("level", _DRAFT_LEVELS[0])
+    if type(level) is not int or level not in _DRAFT_LEVELS:
+        raise ValueError(
+            f"level is {level!r}; QPL has no levels, and its draft had {_DRAFT_LEVELS[0]} and {_DRAFT_LEVELS[1]}"
+        )
+    return config

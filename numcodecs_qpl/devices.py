@@ -19,13 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from numcodecs_qpl._core import ENGINE
-
 SYSFS = "/sys/bus/dsa/devices"
 """Where the idxd driver shows its devices; it is not there if the driver is not."""
 
 EMULATED = "emulated IAA"
-"""What does the work where libqpl has a device and Linux has none."""
+"""Name of a device that libqpl finds and Linux does not show."""
 
 NODES = "/dev/iax"
 """Where the device nodes of the queues are."""
@@ -185,7 +183,7 @@ def path_names(found: Sequence[Device]) -> dict[str, str]:
     """
     return {
         "hardware": hardware_label(found) + ("" if found else " (a device that Linux does not show)"),
-        "software": "software path" if ENGINE == "libqpl" else ENGINE,
+        "software": "software path",
     }
 
 

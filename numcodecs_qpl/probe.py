@@ -1,7 +1,6 @@
-"""Whether the hardware path works: blocks through it, each compared with what went in.
+"""Trial of the hardware path: blocks through it, each compared with its input.
 
-libqpl does not let its caller choose a work queue. Version 1.9.0 takes the devices in turn, and of a device another
-queue only where the first is full (seen on an emulated IAA). So many blocks are in flight at once, some for each queue.
+A caller cannot choose a work queue. So many blocks are in flight at once, some for each queue.
 """
 
 from __future__ import annotations

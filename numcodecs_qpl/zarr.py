@@ -22,7 +22,6 @@ except ImportError as error:
     raise ImportError(f"{needed} ({error})") from error
 
 from numcodecs_qpl import codec
-from numcodecs_qpl._core import MAX_BLOCK
 
 if TYPE_CHECKING:
     from typing import Self
@@ -40,7 +39,7 @@ class QPL(BytesBytesCodec):
 
     Parameters
     ----------
-    level, container, block_size, huffman
+    container, block_size, huffman
         As for `numcodecs_qpl.QPL`; a wrong one raises the same error.
 
     Examples
@@ -49,35 +48,33 @@ class QPL(BytesBytesCodec):
     >>> import zarr
     >>> from numcodecs_qpl.zarr import QPL
     >>> data = np.arange(10_000).reshape(100, 100)
-    >>> array = zarr.create_array({}, data=data, chunks=(50, 50), compressors=QPL(level=3))
+    >>> array = zarr.create_array({}, data=data, chunks=(50, 50), compressors=QPL(container="zlib"))
     >>> bool((array[:] == data).all())
     True
     """
 
     is_fixed_size = False
 
-    level: int
     container: str
-    block_size: int | None
+    block_size: int
     huffman: str
 
     def __init__(
         self,
         *,
-        level: int = 1,
         container: str = "gzip",
-        block_size: int | None = None,
+        block_size: int = codec.DEFAULT_BLOCK_SIZE,
         huffman: str = "dynamic",
     ) -> None:
-        checked = codec.QPL(level, container, block_size, huffman)
-        for name in ("level", "container", "block_size", "huffman"):
+        checked = codec.QPL(container, block_size, huffman)
+        for name in ("container", "block_size", "huffman"):
             object.__setattr__(self, name, getattr(checked, name))
 
     @classmethod
     def from_dict(cls, data: dict[str, JSON]) -> Self:
         """Make the codec from its entry in ``zarr.json``."""
         _, configuration = parse_named_configuration(data, "numcodecs.qpl", require_configuration=False)
-        return cls(**(configuration or {}))  # type: ignore[arg-type]
+        return cls(**codec.without_level(configuration or {}))
 
     def to_dict(self) -> dict[str, JSON]:
         """The codec's entry in ``zarr.json``: its name and what shapes the bytes."""
@@ -87,7 +84,7 @@ class QPL(BytesBytesCodec):
 
     @cached_property
     def _codec(self) -> codec.QPL:
-        return codec.QPL(self.level, self.container, self.block_size, self.huffman)
+        return codec.QPL(self.container, self.block_size, self.huffman)
 
     def _encode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
         return as_numpy_array_wrapper(self._codec.encode, chunk_bytes, chunk_spec.prototype)
@@ -114,12 +111,12 @@ _zarrs_own: Any = None
 
 
 def enable_gzip() -> None:
-    """Let zarr's core ``gzip`` codec run on libqpl, in this process, both ways.
+    """Let zarr's core ``gzip`` codec run on this package, in this process, both ways.
 
-    What is written is a single gzip member that every zarr reads; what is read may come from any gzip. Arrays that
-    are already open switch too. The codec's level stays in the metadata but is not obeyed: it is always libqpl's
-    level 1, the one that hardware has. Calling this again changes nothing. Worker processes (dask, multiprocessing)
-    have to call it themselves. Chunks may have up to 2**31 - 1 bytes, and format 2 keeps numcodecs' gzip.
+    Every zarr reads the output. Chunks of any gzip are read. Arrays that are already open switch too. The codec's
+    level stays in the metadata but is ignored: QPL has one level. Calling this again changes nothing. Worker processes
+    (dask, multiprocessing) have to call it themselves. Chunks that are written may have up to 2**31 - 1 bytes, and
+    format 2 keeps numcodecs' gzip.
 
     Raises
     ------
@@ -138,7 +135,7 @@ def enable_gzip() -> None:
         _zarrs_own = vars(GzipCodec)[_SEAM]
         # One for all: what it learns of a producer of gzip helps with every array. A property, which wins over what
         # instances have cached of zarr's own.
-        ours = codec.QPL(block_size=MAX_BLOCK)
+        ours = codec.QPL()
         setattr(GzipCodec, _SEAM, property(lambda self: ours))
 
 

@@ -20,31 +20,41 @@ DATA = {
 }
 WORDS = DATA["words"][:65536]
 
-
-def compress(data: bytes, dynamic: bool = False, *, level: int = 1) -> bytes:
-    """One block, whose CRC-32 as libqpl says it is checked."""
-    writer = _core.BytesWriter(_core.compress_bound(len(data)))
-    _, lengths, crcs = _core.compress_blocks(data, writer, max(1, len(data)), level=level, dynamic=dynamic)
-    assert int(crcs[0]) == zlib.crc32(data)
-    return writer.finish(int(lengths[0]))
+LAST_BLOCK = b"\x03\x00"
+"""The empty final block that closes a stream of open blocks."""
 
 
-def decompress(stream: bytes, room: int) -> tuple[int, bytes, int]:
-    """Status, what was written, and its CRC-32 by libqpl."""
-    out = bytearray(room + _core.OUTPUT_SLACK)
-    status, _, written, crc = _core.decompress_blocks(
-        stream, np.zeros(1, np.int64), np.array([len(stream)]), out, np.array([room])
+def compress(data: bytes, dynamic: bool = False) -> bytes:
+    """A stream of one open block and the empty final one; its CRC-32 is checked."""
+    writer, end, crc = _core.compress_blocks(data, max(1, len(data)), dynamic=dynamic, checksum="crc32")
+    assert crc == zlib.crc32(data)
+    return writer.finish(end)
+
+
+def decompress(stream: bytes, size: int) -> bytes | None:
+    """What the open block in such a stream holds; None if it is not `size` bytes. Its CRC-32 is checked."""
+    assert stream.endswith(LAST_BLOCK)
+    out = bytearray(size)
+    crcs = _core.decompress_blocks(
+        stream,
+        np.zeros(1, np.int64),
+        np.array([len(stream) - len(LAST_BLOCK)]),
+        out,
+        np.array([size]),
+        final=False,
+        checksum="crc32",
     )
-    return status[0], bytes(out[: written[0]]), crc[0]
+    assert crcs is None or crcs == [zlib.crc32(out)]
+    return None if crcs is None else bytes(out)
 
 
 def status_of(work: Callable[..., object], *arguments: object) -> int | None:
-    """libqpl's status that `work` ends with, returned or raised."""
+    """libqpl's status of the error that `work` raises, or 0."""
     try:
-        done = work(*arguments)
+        work(*arguments)
     except QplError as error:
         return error.status
-    return done[0] if isinstance(done, tuple) else 0
+    return 0
 
 
 def raw_deflate(data: bytes, **options: Any) -> bytes:

@@ -21,6 +21,7 @@ import pytest
 from engine import NO_LIBQPL
 
 from numcodecs_qpl import _core
+from numcodecs_qpl._core.iaa import set_timeout
 
 FOLDER_VARIABLE: Final = "NUMCODECS_QPL_EMULATED_IAA"
 """Environment variable with the folder that holds the library."""
@@ -51,7 +52,7 @@ class Fate(IntEnum):
 
 def folder() -> Path:
     """Folder of the library; without it the test is skipped, and in CI it fails."""
-    if _core.ENGINE != "libqpl":
+    if _core.libqpl_version() is None:
         pytest.skip(NO_LIBQPL)
     found = Path(os.environ.get(FOLDER_VARIABLE, BUILT_IN)).absolute()
     if (found / LIBRARY).exists():
@@ -169,9 +170,6 @@ class Device:
 
     def give_up_after(self, seconds: float) -> None:
         """Set the time after which the package calls the devices lost if no block is done; the default is 8 s."""
-        # Not at import: builds without libqpl do not have this module.
-        from numcodecs_qpl._core._hardware import set_timeout
-
         set_timeout(seconds)
 
     @property

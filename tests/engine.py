@@ -1,4 +1,4 @@
-"""Which engine is under test. Tests of the other one cannot apply, in CI neither."""
+"""Builds with and without libqpl. Tests of the other kind of build cannot apply, in CI neither."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 
 from numcodecs_qpl import _core
 
+HAS_LIBQPL: Final = _core.libqpl_version() is not None
 NO_LIBQPL: Final = "the test is about libqpl, and this build has none"
 
-needs_libqpl: Final = pytest.mark.skipif(_core.ENGINE != "libqpl", reason=NO_LIBQPL)
+needs_libqpl: Final = pytest.mark.skipif(not HAS_LIBQPL, reason=NO_LIBQPL)
 without_libqpl: Final = pytest.mark.skipif(
-    _core.ENGINE == "libqpl", reason="the test is about a build without libqpl: tools/test_isal.sh runs it"
+    HAS_LIBQPL, reason="the test is about a build with -Dqpl=disabled: tools/test_without_libqpl.sh runs it"
 )

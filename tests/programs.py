@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
-PACKAGES = {"ip": "iproute2", "nasm": "nasm", "openssl": "openssl", "qemu-system-x86_64": "qemu-system-x86"}
+PACKAGES = {
+    "bgzip": "tabix",
+    "igzip": "isal",
+    "ip": "iproute2",
+    "nasm": "nasm",
+    "openssl": "openssl",
+    "pigz": "pigz",
+    "qemu-system-x86_64": "qemu-system-x86",
+}
 """By program: the Debian package that has it, one of .ci/apt-packages."""
 
 
@@ -18,12 +27,21 @@ def environment(**changes: str) -> dict[str, str]:
     return kept | {"PYTHONWARNINGS": "error"} | changes
 
 
-def need(*programs: str) -> None:
-    """Skip the module that calls this where one of `programs` is missing; in CI that is a failure."""
-    missing = [PACKAGES[program] for program in programs if shutil.which(program) is None]
-    if not missing:
-        return
-    reason = f"programs are missing: apt-get install --no-install-recommends {' '.join(missing)}"
+def missing(*programs: str) -> str:
+    """Return how to get those of `programs` that this machine lacks; empty if it lacks none."""
+    packages = [PACKAGES[program] for program in programs if shutil.which(program) is None]
+    return f"programs are missing: apt-get install --no-install-recommends {' '.join(packages)}" if packages else ""
+
+
+def give_up(reason: str, *, module: bool = False) -> NoReturn:
+    """Skip the test, or the whole module, that lacks a tool; in CI that is a failure."""
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
-    pytest.skip(reason, allow_module_level=True)
+    pytest.skip(reason, allow_module_level=module)
+
+
+def need(*programs: str) -> None:
+    """Skip the module that calls this where one of `programs` is missing; in CI that is a failure."""
+    reason = missing(*programs)
+    if reason:
+        give_up(reason, module=True)

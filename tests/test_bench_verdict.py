@@ -21,7 +21,7 @@ def figures(name: str, ratio: float, encode: float, decode: float, **more: bool)
     return Figures(name, ratio, encode, decode, 1000 / encode, 1000 / decode, **more)
 
 
-def qpl(ratio: float, encode: float, decode: float, name: str = "QPL 1") -> Figures:
+def qpl(ratio: float, encode: float, decode: float, name: str = "QPL") -> Figures:
     return figures(name, ratio, encode, decode, ours=True, gzip=True)
 
 
@@ -65,7 +65,7 @@ def test_the_front_is_who_is_beaten_by_nobody() -> None:
 
 
 def test_cpu_time_puts_nobody_off_the_front() -> None:
-    assert front([QPL, QPL._replace(name="costly", encode_cpu=99, decode_cpu=99)]) == ("QPL 1", "costly")
+    assert front([QPL, QPL._replace(name="costly", encode_cpu=99, decode_cpu=99)]) == ("QPL", "costly")
 
 
 # ---- Stores -------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def test_where_the_store_is_faster_than_any_codec_that_is_said() -> None:
 
 
 def test_where_any_gzip_must_read_it_only_gzip_is_chosen() -> None:
-    assert chosen("gzip", ZSTD, GZIP, QPL) == "QPL 1"
+    assert chosen("gzip", ZSTD, GZIP, QPL) == "QPL"
     assert chosen("gzip", ZSTD, GZIP, QPL._replace(ratio=1.2)) == "gzip 1"
 
 
@@ -106,7 +106,7 @@ def test_who_has_no_codec_for_zarr_is_named_with_the_best_that_has_one() -> None
     assert choice.usable is QPL
     said = next(said for said in verdict.sentences if said.startswith("Where any gzip"))
     assert "isal gzip 1, ratio 2.35, 500 MB/s to encode and 700 to decode; but zarr has no codec for it" in said
-    assert "of those that it has QPL 1, ratio 2.30" in said
+    assert "of those that it has QPL, ratio 2.30" in said
 
 
 @pytest.mark.parametrize("rule", ["store 1000", "CPU"])
@@ -118,7 +118,7 @@ def test_speed_is_no_reason_for_who_saves_little(rule: str) -> None:
 
 def test_what_gzip_saves_is_compared_with_what_gzip_can_save() -> None:
     smaller = figures("zstd 1", 50, 330, 950)
-    assert chosen("gzip", smaller, GZIP, QPL) == "QPL 1"
+    assert chosen("gzip", smaller, GZIP, QPL) == "QPL"
 
 
 def test_of_those_that_make_data_larger_the_smallest_is_chosen() -> None:
@@ -126,8 +126,8 @@ def test_of_those_that_make_data_larger_the_smallest_is_chosen() -> None:
 
 
 def test_an_accelerator_is_chosen_for_its_cpu_time_and_not_for_its_speed() -> None:
-    device = qpl(2.3, 300, 300, "QPL 1, IAA")._replace(encode_cpu=0.1, decode_cpu=0.1)
-    assert chosen("CPU", ZSTD, GZIP, device) == "QPL 1, IAA"
+    device = qpl(2.3, 300, 300, "QPL, IAA")._replace(encode_cpu=0.1, decode_cpu=0.1)
+    assert chosen("CPU", ZSTD, GZIP, device) == "QPL, IAA"
     assert chosen("store 100", ZSTD, GZIP, device) == "zstd 1"
 
 
@@ -154,7 +154,7 @@ def test_ours_is_as_good_where_it_costs_hardly_more() -> None:
 
 
 def test_ours_is_not_as_good_as_itself() -> None:
-    choice = choose("any", [QPL, qpl(2.3, 399, 599, "QPL 1 zlib")], cost)
+    choice = choose("any", [QPL, qpl(2.3, 399, 599, "QPL zlib")], cost)
     assert choice.best is QPL
     assert choice.close is None
     assert choice.is_ours
@@ -168,18 +168,18 @@ def headline(*everyone: Figures) -> str:
 
 
 def test_the_headline_is_ours_where_ours_is_best() -> None:
-    assert headline(GZIP, LZ4, QPL) == "QPL 1 helps here."
+    assert headline(GZIP, LZ4, QPL) == "QPL helps here."
 
 
 def test_the_headline_names_both_where_ours_is_as_good() -> None:
     assert headline(GZIP, figures("zstd 1", 2.32, 405, 610), QPL) == (
-        "zstd 1 or QPL 1: they are as good as each other here."
+        "zstd 1 or QPL: they are as good as each other here."
     )
 
 
 def test_the_headline_is_another_codec_unless_any_gzip_must_read_it() -> None:
     assert headline(GZIP, figures("zstd 1", 3, 500, 950), ISAL, QPL) == (
-        "Take zstd 1, not QPL, unless any gzip must be able to read what you write: then QPL 1."
+        "Take zstd 1, not QPL, unless any gzip must be able to read what you write: then QPL."
     )
 
 
@@ -191,7 +191,7 @@ def test_the_headline_says_where_ours_does_not_help_at_all() -> None:
 
 def test_the_headline_is_one_that_zarr_can_use() -> None:
     assert headline(ISAL, LZ4, GZIP) == headline(LZ4, GZIP)
-    assert headline(ISAL, GZIP, qpl(2.3, 300, 600)) == "QPL 1 helps here."
+    assert headline(ISAL, GZIP, qpl(2.3, 300, 600)) == "QPL helps here."
 
 
 def test_without_rows_of_ours_to_judge_nothing_is_said_for_or_against_it() -> None:
@@ -224,14 +224,14 @@ def test_data_that_somebody_compresses_is_not_to_be_stored_as_it_is() -> None:
 def test_whoever_is_ahead_of_ours_is_named_and_gzip_compared() -> None:
     said = judge([GZIP, ISAL, ZSTD, qpl(2.3, 300, 600)]).sentences[-1]
     assert said == (
-        "QPL 1 is behind isal gzip 1 and zstd 1 in all of ratio, encoding and decoding; against gzip 1 it encodes 3.3 "
+        "QPL is behind isal gzip 1 and zstd 1 in all of ratio, encoding and decoding; against gzip 1 it encodes 3.3 "
         "and decodes 2.4 times as fast, at 1.00 of the ratio and 0.33 of the CPU time."
     )
 
 
 def test_our_other_containers_do_not_put_ours_behind() -> None:
-    zlib = figures("QPL 1 zlib", 2.5, 900, 900, ours=True)
-    assert judge([GZIP, QPL, zlib]).sentences[-1].startswith("QPL 1 is behind no other codec; against gzip 1 ")
+    zlib = figures("QPL zlib", 2.5, 900, 900, ours=True)
+    assert judge([GZIP, QPL, zlib]).sentences[-1].startswith("QPL is behind no other codec; against gzip 1 ")
 
 
 def test_the_rules_tell_every_number_that_they_use() -> None:

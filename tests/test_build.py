@@ -1,4 +1,4 @@
-"""The build: what is linked, and what is said where libqpl can't be had."""
+"""The build: what is linked, and the messages about missing libraries."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
-from engine import needs_libqpl
+
+from numcodecs_qpl import _core
 
 ROOT = Path(__file__).parents[1]
 FETCH = ROOT / "tools/fetch_debian.py"
-BUILD_TOOLS = {"cython", "meson"}
+BUILD_TOOLS = {"cc", "cython", "meson"}
 WITHOUT_COMPILER = "NUMCODECS_QPL_WITHOUT_COMPILER"
 """Environment variable that is set where there is to be nothing that builds, by tools/without_compiler.sh."""
 LICENCE_WORDS = {
     "LICENSE": "The numcodecs-qpl developers",
+    "libdeflate.txt": "The above copyright notice and this permission notice shall be",
     "libqpl.txt": "The above copyright notice and this permission notice shall be included",
     "isa-l.txt": "Redistributions in binary form must reproduce the above copyright",
 }
@@ -48,23 +51,35 @@ def fetch(folder: Path, *arguments: str, path: str | None = None) -> subprocess.
     )
 
 
-@needs_libqpl
-@pytest.mark.parametrize("extension", ["_jobs", "_batch"])
-def test_the_extension_needs_no_libqpl_and_no_libaccel_config(extension: str) -> None:
-    file = str(importlib.import_module(f"numcodecs_qpl._core.{extension}").__file__)
-    dynamic = subprocess.run([tool("readelf"), "-d", file], capture_output=True, text=True, check=True).stdout
-    needed = [line for line in dynamic.splitlines() if "NEEDED" in line]
+CORE = Path(_core.__file__).parent
+EXTENSIONS = sorted(CORE.glob(f"*{EXTENSION_SUFFIXES[0]}"))
+
+
+def dynamic(file: Path, tag: str) -> list[str]:
+    """Values of a tag in the dynamic section of a library."""
+    section = subprocess.run([tool("readelf"), "-d", str(file)], capture_output=True, text=True, check=True).stdout
+    return re.findall(rf"\({tag}\).*\[(.*)\]", section)
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS, ids=lambda file: file.name)
+def test_an_extension_needs_no_libqpl_libdeflate_or_libaccel_config(extension: Path) -> None:
+    needed = dynamic(extension, "NEEDED")
     assert needed
-    assert not [line for line in needed if "qpl" in line or "accel" in line]
+    assert not [name for name in needed if re.search("qpl|deflate|accel", name)]
 
 
-@needs_libqpl
-@pytest.mark.parametrize("extension", ["_jobs", "_batch"])
-def test_the_extension_shows_nothing_but_its_init_function(extension: str) -> None:
-    # Another libqpl in the process, of another version, would else be called in place of the one that is linked in.
-    file = str(importlib.import_module(f"numcodecs_qpl._core.{extension}").__file__)
-    symbols = subprocess.run([tool("nm"), "-D", "--defined-only", file], capture_output=True, text=True, check=True)
-    assert re.findall(r"(\S+)$", symbols.stdout, re.MULTILINE) == [f"PyInit_{Path(file).name.partition('.')[0]}"]
+@pytest.mark.parametrize("extension", EXTENSIONS, ids=lambda file: file.name)
+def test_an_extension_finds_the_isal_beside_it_and_searches_nowhere_else(extension: Path) -> None:
+    beside = (CORE / "libisal.so.2").exists() and "libisal.so.2" in dynamic(extension, "NEEDED")
+    assert dynamic(extension, "RUNPATH") + dynamic(extension, "RPATH") == ["$ORIGIN"] * beside
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS, ids=lambda file: file.name)
+def test_an_extension_shows_nothing_but_its_init_function(extension: Path) -> None:
+    # With visible symbols, another version of a library in the process could be called in place of the linked one.
+    command = [tool("nm"), "-D", "--defined-only", str(extension)]
+    symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"(\S+)$", symbols, re.MULTILINE) == [f"PyInit_{extension.name.partition('.')[0]}"]
 
 
 @pytest.mark.parametrize("name", ["arguments", "blocks"])
@@ -91,7 +106,7 @@ def test_the_licences_of_all_that_is_linked_in_come_along_and_metadata_and_readm
     assert importlib.metadata.metadata("numcodecs-qpl")["License-Expression"] == "MIT AND BSD-3-Clause"
     readme = (ROOT / "README.md").read_text().splitlines()
     line = next(line for line in readme if line.startswith("MIT licence"))
-    for word in ("libqpl", "ISA-L", "BSD-3-Clause", "`LICENSES/`"):
+    for word in ("libdeflate", "libqpl", "ISA-L", "BSD-3-Clause", "`LICENSES/`"):
         assert word in line
 
 
@@ -188,7 +203,7 @@ def test_a_folder_of_packages_that_has_no_libqpl_is_named_in_the_message(tmp_pat
 def test_a_host_other_than_linux_on_x86_64_is_not_asked_for_libqpl(tmp_path: Path, system: str, cpu: str) -> None:
     host = tmp_path / "host.ini"
     machine = {"system": system, "cpu_family": cpu, "cpu": cpu, "endian": "little"}
-    binaries = {"c": tool("cc"), "cython": tool("cython"), "pkg-config": tool("pkg-config")}
+    binaries = {"c": tool("cc"), "cython": tool("cython")}
     lines = [f"{name} = '{word}'\n" for name, word in machine.items()]
     host.write_text(
         "".join(["[host_machine]\n", *lines, "[binaries]\n"] + [f"{a} = '{b}'\n" for a, b in binaries.items()])

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -54,7 +55,9 @@ def test_info_tells_the_versions_that_are_installed() -> None:
     assert entry(result.stdout, "numcodecs-qpl") == numcodecs_qpl.__version__ == version("numcodecs-qpl")
     assert entry(result.stdout, "libqpl") == (_core.libqpl_version() or "not in this build")
     assert entry(result.stdout, "Python") == platform.python_version()
-    for package in ("numcodecs", "numpy", "isal", "zarr"):
+    for library, number in _core.software_versions().items():
+        assert entry(result.stdout, library) == number
+    for package in ("numcodecs", "numpy", "zarr"):
         assert entry(result.stdout, package) == version(package)
 
 
@@ -76,7 +79,6 @@ def test_info_tells_the_path_in_force_and_why() -> None:
     text = run("info").stdout
     status = _core.hardware_init_status()
     assert status is not None
-    assert entry(text, "engine") == "libqpl"
     assert entry(text, "path setting") == "auto"
     assert entry(text, "path in force") == ("software path" if status else "IAA")
     assert f"status is {status}, {_core.status_name(status)}" in entry(text, "because")
@@ -86,10 +88,11 @@ def test_info_tells_the_path_in_force_and_why() -> None:
 
 @without_libqpl
 @pytest.mark.parametrize("setting", ["auto", "software"])
-def test_info_says_that_this_build_runs_on_isal(setting: str) -> None:
+def test_info_says_that_this_build_has_no_libqpl(setting: str) -> None:
     result = run("info", NUMCODECS_QPL_PATH=setting)
     assert (result.returncode, result.stderr) == (0, "")
-    assert entry(result.stdout, "engine") == entry(result.stdout, "path in force") == "ISA-L"
+    assert entry(result.stdout, "libqpl") == "not in this build"
+    assert entry(result.stdout, "path in force") == "software path"
     assert "this build has no libqpl" in entry(result.stdout, "because")
     assert "to do" not in result.stdout
 
@@ -99,7 +102,7 @@ def test_there_is_nothing_to_probe_without_libqpl() -> None:
     result = run("info", "--probe")
     assert result.returncode == 1
     assert result.stderr.startswith("numcodecs-qpl: error: there is nothing to probe: this build has no libqpl")
-    assert entry(result.stdout, "engine") == "ISA-L"
+    assert entry(result.stdout, "libqpl") == "not in this build"
 
 
 @needs_libqpl
@@ -143,8 +146,7 @@ def test_info_says_iaa_where_one_can_be_used(
     assert cli.main(["info"]) == 0
     text = capsys.readouterr().out
     assert entry(text, "path in force") == "IAA"
-    assert entry(text, "because").startswith("an IAA can be used: libqpl's hardware init status is 0, QPL_STS_OK")
-    assert "level 3" in entry(text, "because").lower()
+    assert entry(text, "because") == "an IAA can be used: libqpl's hardware init status is 0, QPL_STS_OK"
 
 
 def test_info_shows_everything_and_fails_with_a_message_where_the_path_setting_is_no_word_it_knows() -> None:
@@ -156,12 +158,12 @@ def test_info_shows_everything_and_fails_with_a_message_where_the_path_setting_i
     assert entry(result.stdout, "threads") == "1"
 
 
-@pytest.mark.parametrize("word", ["junk", "0", "-1", "1.5", ""])
+@pytest.mark.parametrize("word", ["junk", "0", "-1", "1.5"])
 def test_info_shows_everything_and_fails_with_a_message_where_the_threads_are_no_number(word: str) -> None:
     result = run("info", NUMCODECS_QPL_THREADS=word)
     assert result.returncode == 1
-    message = f"NUMCODECS_QPL_THREADS is {word!r}; it must be a whole number of at least 1"
-    assert result.stderr == f"numcodecs-qpl: error: {message}\n"
+    said = rf"numcodecs-qpl: error: NUMCODECS_QPL_THREADS is '?{word}'?; it must be (a number from )?1 to \d+\n"
+    assert re.fullmatch(said, result.stderr)
     assert entry(result.stdout, "threads") == "not a valid setting"
     assert entry(result.stdout, "path setting") == "auto"
 
@@ -241,7 +243,7 @@ def test_info_says_what_to_do_below_what_it_is_about(
     names = [line[:15].strip() for line in capsys.readouterr().out.splitlines()]
     names = [name for name in names[names.index("iax1") :] if name]
     host = [*info._libqpl_advice(_core.hardware_init_status()), *host_advice(HOST, [device])]
-    to_do = ["to do"] * len(host) if _core.ENGINE == "libqpl" else []
+    to_do = ["to do"] * len(host) if _core.libqpl_version() else []
     assert names == ["iax1", "to do", "wq1.0", "wq1.1", "to do", "wq1.2", *to_do]
 
 
@@ -257,13 +259,13 @@ def test_info_json_holds_what_the_library_says() -> None:
     assert (result.returncode, result.stderr) == (0, "")
     facts = json.loads(result.stdout)
     status = _core.hardware_init_status()
-    assert list(facts) == ["versions", "engine", "path", "threads", "numa", "devices", "advice", "errors"]
-    assert facts["engine"] == _core.ENGINE
+    assert list(facts) == ["versions", "path", "threads", "numa", "devices", "advice", "errors"]
     assert facts["versions"] == {
         "numcodecs-qpl": numcodecs_qpl.__version__,
         "libqpl": _core.libqpl_version(),
+        **_core.software_versions(),
         "Python": platform.python_version(),
-        **{package: version(package) for package in ("numcodecs", "numpy", "isal", "zarr")},
+        **{package: version(package) for package in ("numcodecs", "numpy", "zarr")},
     }
     assert list(facts["path"]) == ["setting", "in_force", "why", "hardware_init_status"]
     assert facts["path"]["setting"] == "auto"
@@ -349,11 +351,12 @@ def test_info_json_is_json_and_has_the_errors_where_settings_mean_nothing() -> N
 # ---- The command line itself --------------------------------------------------------------------
 
 
-def test_version_names_the_package_and_its_engine() -> None:
+def test_version_names_the_package_and_its_libraries() -> None:
     result = run("--version")
     assert result.returncode == 0
-    engine = f"libqpl {_core.libqpl_version()}" if _core.ENGINE == "libqpl" else f"isal {version('isal')}"
-    assert result.stdout == f"numcodecs-qpl {numcodecs_qpl.__version__} ({engine})\n"
+    versions = {**_core.software_versions(), "libqpl": _core.libqpl_version()}
+    libraries = ", ".join(f"{name} {number}" for name, number in versions.items() if number is not None)
+    assert result.stdout == f"numcodecs-qpl {numcodecs_qpl.__version__} ({libraries})\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("info",), ("demo",), ("bench",), ("receive",), ("relay",)])

@@ -48,11 +48,14 @@ ARRAYS: dict[str, npt.NDArray[Any]] = {
 }
 
 CONFIGS: list[dict[str, Any]] = [
-    {"level": level, "container": container, "huffman": huffman, **block}
-    for level, container, huffman in itertools.product((1, 3), ("gzip", "zlib", "deflate"), ("dynamic", "fixed"))
-    for block in ([{}, {"block_size": 1}, {"block_size": 1000}, {"block_size": 4096}] if container == "gzip" else [{}])
-    if not (block.get("block_size") == 1 and (level, huffman) != (1, "dynamic"))
+    {"container": container, "block_size": block_size, "huffman": huffman}
+    for container in ("gzip", "zlib", "deflate")
+    for block_size in (1, 1000, 4096, 65536)
+    for huffman in ("dynamic", "fixed")
 ]
+
+FIXED = [config for config in CONFIGS if config["huffman"] == "fixed"]
+"""Dynamic tables differ now and then: ISA-L 2.31.1's depend on the address of its state (about one block in 4,000)."""
 
 READ_WITHOUT_US: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.decompress,
@@ -169,58 +172,46 @@ def test_an_out_of_another_size_is_refused_and_nothing_is_written_outside_of_it(
     assert (around[100 + size :] == 0xAA).all()
 
 
-def test_a_read_only_out_is_refused() -> None:
-    encoded = QPL().encode(bytes(100))
-    out = np.zeros(100, "u1")
-    out.flags.writeable = False
-    for read_only in (out, bytes(100)):
-        with pytest.raises(ValueError, match="out is read-only"):
-            QPL().decode(encoded, read_only)
-
-
-@pytest.mark.parametrize("wrong", [[1, 2, 3], "text", 5, None, np.array([b"a", [1]], object)])
-def test_what_is_no_buffer_is_a_type_error(wrong: Any) -> None:
-    encoded = QPL().encode(b"abc")
-    for call in (QPL().encode, QPL().decode):
-        with pytest.raises(TypeError):
-            call(wrong)
-    if wrong is not None:
-        with pytest.raises(TypeError):
-            QPL().decode(encoded, wrong)
-
-
-def test_what_is_not_contiguous_is_a_value_error() -> None:
-    apart = np.zeros((20, 20), "u1")[:, ::2]
-    encoded = QPL().encode(bytes(200))
-    for call in (QPL().encode, QPL().decode, lambda out: QPL().decode(encoded, out)):
-        with pytest.raises(ValueError, match="contiguous memory is required"):
-            call(apart)
-
-
-def test_a_chunk_of_2_gib_is_a_value_error_in_both_directions() -> None:
-    large = np.zeros(2**31, "u1")
-    for call in (QPL().encode, QPL().decode, lambda out: QPL().decode(QPL().encode(b""), out)):
-        with pytest.raises(ValueError, match="does not support buffers of > 2147483647 bytes"):
-            call(large)
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"level": 2}, ValueError, "level is 2; it must be 1 or 3"),
-        ({"level": "1"}, ValueError, "level is '1'"),
-        ({"level": True}, ValueError, "level is True"),
         ({"container": "zip"}, ValueError, "container is 'zip'; it must be one of gzip, zlib, deflate"),
+        ({"container": ["gzip"]}, ValueError, r"container is \['gzip'\]; it must be one of"),
+        ({"container": None}, ValueError, "container is None; it must be one of"),
         ({"huffman": "canned"}, ValueError, "huffman is 'canned'; it must be one of fixed, dynamic"),
+        ({"huffman": {"fixed": 1}}, ValueError, r"huffman is \{'fixed': 1\}; it must be one of"),
         ({"block_size": 0}, ValueError, "block_size is 0; it must be 1 to 2147483647"),
-        ({"block_size": 2**31}, ValueError, "block_size is 2147483648"),
-        ({"block_size": 4096.0}, TypeError, "block_size is 4096.0; it must be a whole number"),
-        ({"block_size": 4096, "container": "zlib"}, ValueError, "container 'zlib' is one stream"),
+        ({"block_size": -1}, ValueError, "block_size is -1; it must be 1 to 2147483647"),
+        ({"block_size": 2**31}, ValueError, "block_size is 2147483648; it must be 1 to"),
+        ({"block_size": 4096.0}, TypeError, r"block_size is 4096\.0; it must be an integer"),
+        ({"block_size": np.float64(4096)}, TypeError, r"block_size is .*4096\.0\)?; it must be an integer"),
+        ({"block_size": "4096"}, TypeError, "block_size is '4096'; it must be an integer"),
+        ({"block_size": True}, TypeError, "block_size is True; it must be an integer"),
+        ({"block_size": np.True_}, TypeError, "block_size is .*True.*; it must be an integer"),
+        ({"block_size": None}, TypeError, "block_size is None; it must be an integer"),
+        ({"block_size": [4096]}, TypeError, r"block_size is \[4096\]; it must be an integer"),
+        ({"block_size": {}}, TypeError, r"block_size is \{\}; it must be an integer"),
+        ({"level": 1}, TypeError, "level"),
     ],
 )
 def test_a_wrong_parameter_is_named(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         QPL(**arguments)
+    assert caught.type is error
+
+
+@pytest.mark.parametrize("number", [np.int32(4096), np.uint64(4096), np.array(4096)], ids=repr)
+def test_a_block_size_of_any_integer_type_is_stored_as_a_python_int(number: Any) -> None:
+    codec = QPL(block_size=number)
+    assert type(codec.block_size) is int
+    assert json.loads(json.dumps(codec.get_config())) == QPL(block_size=4096).get_config()
+    assert codec == QPL(block_size=4096)
+
+
+def test_words_of_numpys_type_for_text_are_stored_as_python_strings() -> None:
+    codec = QPL(container=np.str_("zlib"), huffman=np.str_("fixed"))
+    assert (type(codec.container), type(codec.huffman)) == (str, str)
+    assert repr(codec) == repr(QPL(container="zlib", huffman="fixed"))
 
 
 def test_another_container_than_the_codecs_is_corrupt_data() -> None:
@@ -251,16 +242,33 @@ def test_codecs_of_different_configurations_differ() -> None:
 
 def test_the_configuration_holds_what_shapes_the_bytes_and_nothing_else() -> None:
     assert QPL().get_config() == {
-        "id": "qpl", "level": 1, "container": "gzip", "huffman": "dynamic", "block_size": 65536
+        "id": "qpl", "container": "gzip", "block_size": 65536, "huffman": "dynamic"
     }  # fmt: skip
-    assert QPL(container="zlib").get_config() == {"id": "qpl", "level": 1, "container": "zlib", "huffman": "dynamic"}
+    assert QPL("zlib", 1000, "fixed").get_config() == {
+        "id": "qpl", "container": "zlib", "block_size": 1000, "huffman": "fixed"
+    }  # fmt: skip
 
 
 def test_the_defaults_are_those_that_stored_metadata_counts_on() -> None:
     parameters = inspect.signature(QPL).parameters
     assert {name: parameter.default for name, parameter in parameters.items()} == {
-        "level": 1, "container": "gzip", "block_size": None, "huffman": "dynamic"
+        "container": "gzip", "block_size": 65536, "huffman": "dynamic"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("level", [1, 3])
+def test_a_config_of_the_draft_opens_and_its_level_is_dropped(level: int) -> None:
+    config = {"id": "qpl", "level": level, "container": "zlib", "huffman": "fixed"}
+    before = dict(config)
+    assert numcodecs.get_codec(config) == QPL("zlib", huffman="fixed")
+    assert config == before
+    assert "level" not in numcodecs.get_codec(config).get_config()
+
+
+@pytest.mark.parametrize("level", [0, 2, 4, -1, "1", None, True, 1.0, [1], {}], ids=repr)
+def test_a_config_with_a_level_that_the_draft_had_not_is_a_value_error(level: Any) -> None:
+    with pytest.raises(ValueError, match=r"level is .*; QPL has no levels"):
+        numcodecs.get_codec({"id": "qpl", "level": level})
 
 
 def test_get_codec_finds_the_codec_with_nothing_of_ours_imported() -> None:
@@ -275,18 +283,19 @@ def test_get_codec_finds_the_codec_with_nothing_of_ours_imported() -> None:
 def _digest(config: dict[str, Any]) -> int:
     """Checksum of what a configuration makes of some data."""
     plain = np.random.default_rng(5).choice(np.frombuffer(b"abcd efgh", "u1"), 150_000).tobytes() + bytes(70_000)
-    return zlib.crc32(QPL(**config).encode(plain))
+    return zlib.crc32(QPL(**config).encode(plain if config["block_size"] > 1 else plain[140_000:160_000]))
 
 
 @pytest.mark.usefixtures("threads")
-def test_the_bytes_depend_on_neither_threads_nor_history_nor_process() -> None:
-    code = "import sys; sys.path.append(sys.argv[1]); import test_codec as t; print([t._digest(c) for c in t.CONFIGS])"
+def test_the_bytes_with_fixed_tables_depend_on_neither_threads_nor_history_nor_process() -> None:
+    code = "import sys; sys.path.append(sys.argv[1]); import test_codec as t; print([t._digest(c) for c in t.FIXED])"
     done = subprocess.run(
         [sys.executable, "-c", code, str(Path(__file__).parent)], capture_output=True, text=True, check=True
     )
     elsewhere = json.loads(done.stdout)
     for count, history in ((1, b""), (2, bytes(100_000)), (5, RNG.bytes(100_000)), (1, RNG.bytes(3000))):
         numcodecs_qpl.set_threads(count)
-        for config, expected in zip(CONFIGS, elsewhere, strict=True):
-            QPL(huffman="fixed").decode(QPL(huffman="fixed").encode(history))
+        for config, expected in zip(FIXED, elsewhere, strict=True):
+            for other in ("fixed", "dynamic"):
+                QPL(huffman=other).decode(QPL(huffman=other).encode(history))
             assert _digest(config) == expected, config

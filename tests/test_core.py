@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from engine import needs_libqpl, without_libqpl
+from blocks import raw_deflate
+from engine import HAS_LIBQPL, needs_libqpl, without_libqpl
 
 import numcodecs_qpl
 from numcodecs_qpl import CorruptDataError, QplError, _core, compress_pages, decompress_pages
-from numcodecs_qpl._core import threads
 
 RNG = np.random.default_rng(2)
 TEXT = bytes(RNG.choice(np.frombuffer(b"abcd efgh", np.uint8), 40 * 4096))
@@ -72,7 +77,7 @@ def test_hardware_without_a_device_says_the_status_and_what_to_do_and_changes_no
 @without_libqpl
 def test_hardware_without_libqpl_says_that_this_build_has_none_and_changes_nothing() -> None:
     numcodecs_qpl.set_path("software")
-    with pytest.raises(QplError, match=r"cannot be used: this build has no libqpl .* an IAA needs one with") as caught:
+    with pytest.raises(QplError, match=r"cannot be used: this build has no libqpl .* for an IAA, build it") as caught:
         numcodecs_qpl.set_path("hardware")
     assert (caught.value.status, caught.value.name) == (None, None)
     assert numcodecs_qpl.get_path() == "software"
@@ -119,20 +124,63 @@ for call in (lambda: q.QPL().encode(b"x"), lambda: q.compress_pages(bytes(4096))
     assert all("the hardware path cannot be used" in line for line in lines[1:])
 
 
-def test_a_wrong_word_in_the_environment_is_named_with_its_variable() -> None:
-    for variable, word in (("NUMCODECS_QPL_PATH", "fast"), ("NUMCODECS_QPL_THREADS", "many")):
-        done = run_python("import numcodecs_qpl as q; print('imported'); q.QPL().encode(b'x')", **{variable: word})
-        assert done.stdout == "imported\n"
-        assert f"ValueError: {variable} is '{word}'; it must be" in done.stderr
+WRONG_WORDS = [
+    ("NUMCODECS_QPL_PATH", "fast"),
+    ("NUMCODECS_QPL_PATH", " "),
+    ("NUMCODECS_QPL_THREADS", "many"),
+    ("NUMCODECS_QPL_THREADS", "0"),
+    ("NUMCODECS_QPL_THREADS", "-1"),
+    ("NUMCODECS_QPL_THREADS", "1.5"),
+    ("NUMCODECS_QPL_THREADS", "4097"),
+    ("NUMCODECS_QPL_THREADS", "\u00b2"),
+    ("NUMCODECS_QPL_THREADS", "9" * 5000),
+    ("NUMCODECS_QPL_NUMA", "here"),
+    ("NUMCODECS_QPL_NUMA", "-1"),
+    ("NUMCODECS_QPL_NUMA", "2147483648"),
+    ("NUMCODECS_QPL_NUMA", "\u00b2"),
+    ("NUMCODECS_QPL_NUMA", "9" * 5000),
+]
+
+
+@pytest.mark.parametrize(("variable", "word"), WRONG_WORDS, ids=lambda text: text[:30])
+def test_a_wrong_word_in_the_environment_is_named_with_its_variable(variable: str, word: str) -> None:
+    code = """
+import numcodecs_qpl as q
+print("imported")
+try:
+    q._core.check_settings()
+except ValueError as error:
+    print(type(error) is ValueError, error)
+"""
+    done = run_python(code, **{variable: word})
+    first, second = done.stdout.splitlines()
+    assert first == "imported"
+    assert second.startswith(f"True {variable} is ")
+    assert word[:30] in second
+    assert "; it must be " in second
+
+
+@pytest.mark.parametrize(("variable", "word"), WRONG_WORDS[:4:2])
+def test_a_wrong_word_in_the_environment_fails_the_first_block(variable: str, word: str) -> None:
+    done = run_python("import numcodecs_qpl as q; print('imported'); q.QPL().encode(b'x')", **{variable: word})
+    assert done.stdout == "imported\n"
+    assert f"ValueError: {variable} is '{word}'; it must be" in done.stderr
+
+
+def test_a_variable_that_is_set_but_empty_counts_as_unset() -> None:
+    code = "import numcodecs_qpl as q; q._core.check_settings(); print(q.get_path(), q.get_threads(), q.get_numa())"
+    done = run_python(code, NUMCODECS_QPL_PATH="", NUMCODECS_QPL_THREADS="", NUMCODECS_QPL_NUMA="")
+    assert (done.stdout, done.stderr) == ("auto 1 socket\n", "")
+
+
+@pytest.mark.usefixtures("no_device")
+def test_check_settings_fails_where_the_path_asks_for_hardware_that_is_not_there() -> None:
+    _core.check_settings()
+    done = run_python("import numcodecs_qpl as q; q._core.check_settings()", NUMCODECS_QPL_PATH="hardware")
+    assert "QplError: the hardware path cannot be used" in done.stderr
 
 
 # ---- Threads ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("count", [0, -1, 1.5, "2", True, None])
-def test_threads_must_be_a_whole_number_of_at_least_1(count: object) -> None:
-    with pytest.raises(ValueError, match=r"threads is .*; it must be a whole number of at least 1"):
-        numcodecs_qpl.set_threads(count)  # type: ignore[arg-type]
 
 
 def test_threads_come_from_the_environment_and_are_1_without() -> None:
@@ -142,30 +190,28 @@ def test_threads_come_from_the_environment_and_are_1_without() -> None:
     assert run_python(code).stdout == "1\n"
 
 
-def test_a_spread_runs_in_this_thread_and_in_others_at_once() -> None:
-    seen = set()
-    together = threading.Barrier(3, timeout=20)
-
-    def work() -> None:
-        together.wait()
-        seen.add(threading.get_ident())
-
-    threads.spread(work, 3)
-    assert len(seen) == 3
-    assert threading.get_ident() in seen
+def blocked_signals(thread: int) -> int:
+    """Mask of the signals that a thread of this process blocks."""
+    status = Path(f"/proc/self/task/{thread}/status").read_text()
+    return int(status.partition("SigBlk:")[2].split()[0], 16)
 
 
-def test_a_spread_waits_for_its_helpers_and_passes_on_their_error() -> None:
-    here = threading.get_ident()
-    together = threading.Barrier(2, timeout=20)
-
-    def work() -> None:
-        together.wait()
-        if threading.get_ident() != here:
-            raise OSError("from a helper")
-
-    with pytest.raises(OSError, match="from a helper"):
-        threads.spread(work, 2)
+def test_as_many_threads_as_are_set_share_a_batch_and_the_helpers_block_signals() -> None:
+    """A signal is for the thread that waits for it, which it has to interrupt."""
+    numcodecs_qpl.set_threads(3)
+    noise = RNG.bytes(48 << 20)
+    caller = threading.Thread(target=lambda: compress_pages(noise, huffman="dynamic"))
+    tasks = Path("/proc/self/task")
+    before = {task.name for task in tasks.iterdir()}
+    masks: dict[str, int] = {}
+    caller.start()
+    while caller.is_alive():
+        for thread in {task.name for task in tasks.iterdir()} - before - {str(caller.native_id)}:
+            with contextlib.suppress(OSError):
+                masks[thread] = blocked_signals(int(thread))
+    assert len(masks) == 2
+    for mask in masks.values():
+        assert all(mask >> (number - 1) & 1 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM))
 
 
 def test_a_batch_comes_out_the_same_with_any_number_of_threads() -> None:
@@ -173,13 +219,10 @@ def test_a_batch_comes_out_the_same_with_any_number_of_threads() -> None:
     for count in (1, 2, 7):
         numcodecs_qpl.set_threads(count)
         lengths, payload = compress_pages(PAGES, huffman="dynamic")
-        writer = _core.BytesWriter(2 * len(PAGES))
-        offsets, block_lengths, crcs = _core.compress_blocks(
-            PAGES, writer, 10_000, level=1, dynamic=True, head=9, tail=3
+        writer, end, crc = _core.compress_blocks(
+            PAGES, 10_000, dynamic=True, checksum="crc32", head=b"some head", index=True
         )
-        view = bytes(writer)
-        streams = [view[at : at + n] for at, n in zip(offsets, block_lengths, strict=True)]
-        results.append((lengths.tolist(), payload, offsets.tolist(), crcs.tolist(), streams))
+        results.append((lengths.tolist(), payload, crc, writer.finish(end)))
     assert results[0] == results[1] == results[2]
 
 
@@ -206,33 +249,6 @@ def test_stats_count_the_blocks_of_each_path() -> None:
     assert counted["fallback"] == {}
     numcodecs_qpl.reset_stats()
     assert numcodecs_qpl.stats()["software"] == {"compressed": 0, "decompressed": 0}
-
-
-@needs_libqpl
-def test_a_job_is_made_once_and_not_for_each_call() -> None:
-    compress_pages(TEXT)
-    numcodecs_qpl.reset_stats()
-    for _ in range(50):
-        lengths, payload = compress_pages(TEXT)
-        decompress_pages(payload, lengths)
-    assert numcodecs_qpl.stats()["pool"]["made"] == 0
-
-
-@needs_libqpl
-def test_no_more_jobs_stay_in_the_pool_than_there_are_processors() -> None:
-    together = threading.Barrier(16, timeout=20)
-
-    def work() -> None:
-        together.wait()
-        for _ in range(20):
-            compress_pages(TEXT)
-
-    workers = [threading.Thread(target=work) for _ in range(16)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert 1 <= numcodecs_qpl.stats()["pool"]["idle"] <= (os.cpu_count() or 1)
 
 
 # ---- BytesWriter ------------------------------------------------------------------------------------------------
@@ -269,11 +285,8 @@ def test_a_writer_with_a_view_held_neither_moves_nor_finishes() -> None:
 def test_a_finished_writer_gives_no_more_access_to_its_bytes() -> None:
     writer = _core.BytesWriter(10)
     writer.finish(10)
-    if _core.ENGINE == "libqpl":
-        with pytest.raises(ValueError, match="handed over"):
-            memoryview(writer)
-    else:
-        assert len(writer) == 0
+    with pytest.raises(ValueError, match="handed over"):
+        memoryview(writer)
     with pytest.raises(ValueError, match="handed over"):
         writer.finish(10)
 
@@ -286,66 +299,226 @@ def test_the_one_empty_bytes_object_stays_empty() -> None:
 
 # ---- Blocks -----------------------------------------------------------------------------------------------------
 
-
-def test_blocks_leave_room_for_what_stands_around_them() -> None:
-    writer = _core.BytesWriter(2 * len(TEXT))
-    offsets, lengths, crcs = _core.compress_blocks(TEXT, writer, 50_000, level=1, dynamic=True, head=20, tail=8)
-    assert offsets[0] == 20
-    assert (offsets[1:] == offsets[:-1] + lengths[:-1] + 28).all()
-    view = bytes(writer)
-    for number, (at, length, crc) in enumerate(zip(offsets, lengths, crcs, strict=True)):
-        block = TEXT[number * 50_000 : (number + 1) * 50_000]
-        assert zlib.decompress(view[at : at + length], -15) == block
-        assert zlib.crc32(block) == crc
+CHECKSUMS: dict[str, Callable[[bytes], int]] = {"": lambda data: 0, "crc32": zlib.crc32, "adler32": zlib.adler32}
+CLOSE = b"\x03\x00"
 
 
-def test_an_output_that_may_be_too_small_is_refused_before_anything_is_written() -> None:
-    out = bytearray(b"\xaa" * 100)
-    with pytest.raises(ValueError, match=r"the output buffer has 100 bytes; up to \d+ may be needed"):
-        _core.compress_blocks(TEXT, out, 4096, level=1, dynamic=True)
-    assert out == b"\xaa" * 100
+class Stream(NamedTuple):
+    """What `compress_blocks` returned: the stream, where its blocks are, and the checksum."""
+
+    stream: bytes
+    offsets: np.ndarray[Any, np.dtype[np.int64]]
+    lengths: np.ndarray[Any, np.dtype[np.int64]]
+    checksum: int
+
+
+def compress(data: bytes, block_size: int, *, dynamic: bool = True, checksum: str = "crc32") -> Stream:
+    writer, end, value = _core.compress_blocks(data, block_size, dynamic=dynamic, checksum=checksum, index=True)
+    count = -(-len(data) // block_size)
+    written = writer.finish(end)
+    lengths = np.frombuffer(written[: 4 * count], "<u4").astype(np.int64)
+    return Stream(written[4 * count :], np.cumsum(lengths) - lengths, lengths, value)
+
+
+def decompress(
+    stream: Stream, sizes: list[int], dst: Any, *, final: bool = False, checksum: str = "crc32"
+) -> list[int] | None:
+    return _core.decompress_blocks(
+        stream.stream, stream.offsets, stream.lengths, dst, np.array(sizes, np.int64), final=final, checksum=checksum
+    )
+
+
+def block_sizes(size: int, block_size: int) -> list[int]:
+    return [min(block_size, size - at) for at in range(0, size, block_size)]
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.parametrize("block_size", [1, 7, 4096, 65536, 50_000, 10**6])
+def test_each_block_can_be_inflated_apart_and_all_of_them_are_one_stream(block_size: int, dynamic: bool) -> None:
+    data = PAGES if block_size > 100 else PAGES[12_000:12_600]
+    stream = compress(data, block_size, dynamic=dynamic)
+    assert zlib.decompress(stream.stream, -12) == data
+    assert stream.checksum == zlib.crc32(data)
+    for at, length, start in zip(stream.offsets, stream.lengths, range(0, len(data), block_size), strict=True):
+        block = stream.stream[at : at + length]
+        is_stored = not block[0] & 6
+        assert is_stored or block.endswith(b"\0\0\xff\xff")
+        assert zlib.decompress(block + CLOSE, -12) == data[start : start + block_size]
+    assert stream.stream[stream.lengths.sum() :] == CLOSE
+    out = bytearray(len(data))
+    assert decompress(stream, block_sizes(len(data), block_size), out) == [zlib.crc32(data)]
+    assert out == data
+
+
+def test_the_head_and_the_index_are_before_the_stream() -> None:
+    writer, end, crc = _core.compress_blocks(TEXT, 50_000, dynamic=True, checksum="crc32", head=b"a head", index=True)
+    written = writer.finish(end)
+    plain = compress(TEXT, 50_000)
+    assert written == b"a head" + plain.lengths.astype("<u4").tobytes() + plain.stream
+    assert crc == zlib.crc32(TEXT)
+    writer, end, none = _core.compress_blocks(TEXT, 50_000, dynamic=True, head=b"a head")
+    assert (writer.finish(end), none) == (b"a head" + plain.stream, 0)
+
+
+def test_no_byte_is_no_block() -> None:
+    for checksum, of_nothing in (("", 0), ("crc32", 0), ("adler32", 1)):
+        writer, end, value = _core.compress_blocks(b"", 1, dynamic=True, checksum=checksum, head=b"head", index=True)
+        assert (writer.finish(end), value) == (b"head" + CLOSE, of_nothing)
+
+
+@pytest.mark.parametrize("checksum", ["crc32", "adler32"])
+def test_the_checksums_of_blocks_are_joined_to_those_of_zlib(checksum: str) -> None:
+    rng = np.random.default_rng(11)
+    extremes = [b"\xff" * 70_000, bytes(70_000), b"\xff" * 5552 * 3, b"\0\xff" * 40_000]
+    for number in range(120):
+        size = int(rng.integers(1, 200_000))
+        data = extremes[number] if number < len(extremes) else rng.bytes(size) if number % 2 else TEXT[:size] + b"\xff"
+        block_size = int(rng.integers(max(1, len(data) // 400), len(data) + 2))
+        numcodecs_qpl.set_threads(1 + number % 3)
+        stream = compress(data, block_size, checksum=checksum, dynamic=number % 5 != 0)
+        assert stream.checksum == CHECKSUMS[checksum](data)
+        sizes = block_sizes(len(data), block_size)
+        assert decompress(stream, sizes, bytearray(len(data)), checksum=checksum) == [CHECKSUMS[checksum](data)]
+
+
+@pytest.mark.parametrize("checksum", CHECKSUMS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_final_blocks_are_inflated_with_a_checksum_each(checksum: str, count: int) -> None:
+    numcodecs_qpl.set_threads(count)
+    rng = np.random.default_rng(12)
+    parts = [rng.bytes(100), TEXT[:70_000], (rng.bytes(20_000) * 3), b"x", bytes(9000)]
+    streams = [raw_deflate(part) for part in parts]
+    lengths = np.array([len(stream) for stream in streams])
+    all_of_them = Stream(b"".join(streams), np.cumsum(lengths) - lengths, lengths, 0)
+    out = bytearray(sum(map(len, parts)))
+    checksums = decompress(all_of_them, [len(part) for part in parts], out, final=True, checksum=checksum)
+    assert checksums == [CHECKSUMS[checksum](part) for part in parts]
+    assert out == b"".join(parts)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2**31])
 def test_a_block_size_out_of_range_is_refused(size: int) -> None:
-    with pytest.raises(ValueError, match="block_size is"):
-        _core.compress_blocks(TEXT, bytearray(len(TEXT)), size, level=1, dynamic=True)
+    with pytest.raises(ValueError, match=f"block_size is {size}; it must be 1 to 2147483647"):
+        _core.compress_blocks(TEXT, size, dynamic=True)
 
 
+@pytest.mark.parametrize("final", [True, False])
 @pytest.mark.parametrize(
     ("offsets", "lengths", "sizes"),
     [
-        ([-1], [5], [5]),
-        ([0], [11], [5]),
-        ([11], [0], [5]),
-        ([5], [6], [5]),
-        ([0], [-1], [5]),
+        ([], [], []),
+        ([-1], [5], [50]),
+        ([0], [11], [50]),
+        ([10], [0], [50]),
+        ([11], [0], [50]),
+        ([5], [6], [50]),
+        ([0], [-1], [50]),
+        ([0], [0], [50]),
+        ([2**62], [2**62], [50]),
+        ([1], [2**63 - 1], [50]),
         ([0], [10], [51]),
+        ([0], [10], [49]),
+        ([0], [10], [0]),
         ([0], [10], [-1]),
+        ([0], [10], [2**31]),
         ([0, 0], [10, 10], [30, 30]),
-        ([0, 0], [10], [30]),
+        ([0, 0], [10, 10], [50, 0]),
+        ([0, 0], [10, 10], [2**62, 2**62]),
+        ([0, 0], [10], [50]),
+        ([0], [10, 10], [50]),
+        ([0], [10], [25, 25]),
     ],
 )
-def test_streams_outside_of_the_buffers_are_refused(offsets: list[int], lengths: list[int], sizes: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"stream .* (not within|does not fit)|of one length"):
-        _core.decompress_blocks(bytes(10), np.array(offsets), np.array(lengths), bytearray(50), np.array(sizes))
+def test_blocks_outside_of_the_buffers_are_not_inflated(
+    offsets: list[int], lengths: list[int], sizes: list[int], final: bool
+) -> None:
+    guard = bytearray(b"\xaa" * 50)
+    starts, ends, room = (np.array(given, np.int64) for given in (offsets, lengths, sizes))
+    checksums = _core.decompress_blocks(bytes(10), starts, ends, guard, room, final=final, checksum="crc32")
+    assert checksums is None
+    assert guard == b"\xaa" * 50
 
 
-def test_no_stream_and_no_room_are_never_ok() -> None:
-    for stream, room in ((b"\x03\x00", 0), (b"\x4b\x04\x00", 0), (b"", 5)):
-        status, *_ = _core.decompress_blocks(
-            stream, np.zeros(1, np.int64), np.array([len(stream)]), bytearray(room), np.array([room])
-        )
-        assert status[0] != 0
-        if _core.ENGINE == "libqpl":
-            assert _core.status_name(status[0]) == "QPL_STS_SIZE_ERR"
+@pytest.mark.parametrize("threads", [1, 3])
+def test_blocks_that_are_not_as_long_as_their_numbers_say_are_not_inflated(threads: int) -> None:
+    numcodecs_qpl.set_threads(threads)
+    stream = compress(TEXT, 50_000)
+    sizes = block_sizes(len(TEXT), 50_000)
+    for change in (-1, 1, 4):
+        for which in range(3):
+            lengths = stream.lengths.copy()
+            lengths[which] += change
+            assert decompress(stream._replace(lengths=lengths), sizes, bytearray(len(TEXT))) is None
+            other = list(sizes)
+            other[which] += change
+            other[which + 1] -= change
+            assert decompress(stream, other, bytearray(len(TEXT))) is None
+    for damaged in (stream.stream[:-100] + CLOSE * 50, b"\xff" + stream.stream[1:]):
+        assert decompress(stream._replace(stream=damaged), sizes, bytearray(len(TEXT))) is None
 
 
-def test_a_stream_longer_than_its_limit_is_an_error_that_names_it() -> None:
-    stream = zlib.compress(bytes(100_000), wbits=-12)
-    with pytest.raises(CorruptDataError, match="inflates to more than 99999 bytes"):
-        _core.decompress_stream(stream, 10, 99_999)
-    assert _core.decompress_stream(stream, 10, 100_000) == bytes(100_000)
+def test_an_open_block_is_not_a_final_one_nor_the_other_way_round() -> None:
+    stream = compress(TEXT, len(TEXT))
+    assert decompress(stream, [len(TEXT)], bytearray(len(TEXT)), final=True) is None
+    closed = raw_deflate(TEXT)
+    whole = Stream(closed, np.zeros(1, np.int64), np.array([len(closed)]), 0)
+    assert decompress(whole, [len(TEXT)], bytearray(len(TEXT)), final=True) == [zlib.crc32(TEXT)]
+    assert decompress(whole, [len(TEXT)], bytearray(len(TEXT))) is None
+
+
+def test_a_block_has_no_history_of_the_one_before_it() -> None:
+    compressor = zlib.compressobj(9, wbits=-12)
+    first = compressor.compress(NOISE[:3000]) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    second = compressor.compress(NOISE[:3000]) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    assert len(second) < 100
+    stream = Stream(first + second, np.array([0, len(first)]), np.array([len(first), len(second)]), 0)
+    assert decompress(stream, [3000, 3000], bytearray(6000)) is None
+
+
+# ---- Streams ----------------------------------------------------------------------------------------------------
+
+TOO_SMALL, DAMAGED = -1, -2
+
+
+@pytest.mark.parametrize("checksum", CHECKSUMS)
+def test_a_stream_of_another_producer_is_inflated_from_where_it_begins_to_where_it_ends(checksum: str) -> None:
+    for data in (TEXT, NOISE, b"", b"x", NOISE[:20_000] * 3):
+        stream = raw_deflate(data)
+        src = b"head" + stream + b"tail"
+        expected = (4 + len(stream), len(data), CHECKSUMS[checksum](data))
+        around = bytearray(b"\xaa" * (len(data) + 200))
+        assert _core.decompress_stream(src, 4, around, 100, 0, checksum) == (*expected, None)
+        assert around[100 : 100 + len(data)] == data
+        assert around[:100] == b"\xaa" * 100
+        for guess in (0, 1, len(data), 10 * len(data), 2**40):
+            assert _core.decompress_stream(src, 4, None, 0, guess, checksum) == (*expected, data)
+
+
+def test_a_stream_that_has_no_room_is_told_from_one_that_is_damaged() -> None:
+    stream = raw_deflate(bytes(100_000))
+    out = bytearray(100_000)
+    assert _core.decompress_stream(stream, 0, out, 0, 0, "") == (len(stream), 100_000, 0, None)
+    assert _core.decompress_stream(stream, 0, out, 1, 0, "")[0] == TOO_SMALL
+    assert _core.decompress_stream(stream, 0, bytearray(99_999), 0, 0, "")[0] == TOO_SMALL
+    assert _core.decompress_stream(stream, 0, bytearray(), 0, 0, "")[0] == TOO_SMALL
+    for damaged in (b"", b"\xff", stream[:-1], b"\xff" + stream[1:]):
+        for out_or_none in (bytearray(200_000), None):
+            assert _core.decompress_stream(damaged, 0, out_or_none, 0, 0, "")[0] == DAMAGED
+
+
+@pytest.mark.parametrize(("start", "at"), [(-1, 0), (3, 0), (2**62, 0), (0, -1), (0, 11), (0, 2**62)])
+def test_a_stream_outside_of_the_buffers_is_not_inflated(start: int, at: int) -> None:
+    out = bytearray(b"\xaa" * 10)
+    assert _core.decompress_stream(b"\x4b\x04\x00", start, out, at, 0, "crc32")[0] == DAMAGED
+    assert out == b"\xaa" * 10
+
+
+def test_the_versions_of_the_software_engine_are_those_of_its_libraries() -> None:
+    versions = _core.software_versions()
+    assert list(versions) == ["ISA-L", "libdeflate"]
+    assert all(re.fullmatch(r"\d+\.\d+(\.\d+)?", version) for version in versions.values())
+    assert all(f"{name} {version}" in _core.engine_versions() for name, version in versions.items())
+    assert ("libqpl" in _core.engine_versions()) == HAS_LIBQPL
 
 
 # ---- Pages ------------------------------------------------------------------------------------------------------
@@ -396,7 +569,7 @@ def test_pages_are_compressed_into_the_callers_memory_and_no_byte_further() -> N
     [
         (np.empty(39, np.uint32), bytearray(len(TEXT)), "lengths has room for 39 pages; there are 40"),
         (np.empty(40, np.uint32), bytearray(len(TEXT) - 1), f"room for {len(TEXT) - 1} bytes; up to {len(TEXT)} may"),
-        (np.empty(40, np.uint32), bytes(len(TEXT)), "the output is read-only"),
+        (np.empty(40, np.uint32), bytes(len(TEXT)), "payload is read-only"),
     ],
 )
 def test_memory_that_cannot_take_the_pages_is_refused(
@@ -441,7 +614,7 @@ def test_a_page_stream_that_holds_more_or_less_than_a_page_is_an_error() -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"buffer": bytes(4095)}, "4095 bytes are no whole number of pages of 4096 bytes"),
+        ({"buffer": bytes(4095)}, "buffer has 4095 bytes; it must have whole pages of 4096 bytes"),
         ({"buffer": bytes(4096), "huffman": "canned"}, "huffman is 'canned'; it must be one of fixed, dynamic"),
         ({"buffer": bytes(4096), "page_size": 1}, "page_size is 1; it must be 2"),
         ({"buffer": np.zeros((64, 128), np.uint8)[:, ::2]}, "contiguous"),
@@ -459,5 +632,5 @@ def test_an_out_for_pages_that_cannot_be_used_is_refused_untouched() -> None:
         with pytest.raises(ValueError, match=f"out has {size} bytes; 40 pages of 4096 have {len(TEXT)}"):
             decompress_pages(payload, lengths, out=out)
         assert out == bytes(size)
-    with pytest.raises(ValueError, match="the output is read-only"):
+    with pytest.raises(ValueError, match="out is read-only"):
         decompress_pages(payload, lengths, out=bytes(len(TEXT)))

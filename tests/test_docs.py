@@ -15,14 +15,12 @@ from pathlib import Path
 
 import pages
 import pytest
-from engine import needs_libqpl
 from pages import PAGES, ROOT, blocks, links, spans
 
 from numcodecs_qpl.cli import _parser
 
 PROGRAM = "numcodecs-qpl"
 APART = {"dask.md"}  # its programs start processes, which import them: test_dask_page.py has them in files
-OF_LIBQPL = {"gzip.md"}  # it shows a count of what libqpl cannot read
 RUN = [
     page
     for page in PAGES
@@ -40,11 +38,7 @@ def run_page(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(script, cwd=folder, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, marks=[needs_libqpl] if page.name in OF_LIBQPL else []) for page in RUN],
-    ids=name_of,
-)
+@pytest.mark.parametrize("page", RUN, ids=name_of)
 def test_the_python_of_a_page_runs_from_top_to_bottom_and_shows_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     done = run_page(page, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

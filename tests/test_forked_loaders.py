@@ -26,7 +26,8 @@ PIPELINES = [name for name in ("BatchedCodecPipeline", "FusedCodecPipeline") if 
 WORKERS = 3
 
 BLOCKS = {"QPL": 8, "gzip": 2}
-"""By codec: blocks of a sample, which is two chunks."""
+"""By codec: blocks of a sample, which is two chunks. One thread inflates a chunk in one piece."""
+CHUNKS = 2
 
 Array = Any
 FORK: Final = multiprocessing.get_context("fork")
@@ -98,6 +99,8 @@ class Loader:
         for index in order:
             self._indices.put(int(index))
         seen = set()
+        if numcodecs_qpl.get_threads() == 1:
+            blocks = CHUNKS
         for _ in order:
             index, sample, inflated = self._samples.get()
             assert np.array_equal(sample, DATA[index])

@@ -18,11 +18,18 @@ import numpy as np
 import pytest
 
 import numcodecs_qpl
-from numcodecs_qpl import QPL, _core
+from numcodecs_qpl import QPL
 
 RNG = np.random.default_rng(8)
 DATA = [RNG.choice(np.frombuffer(b"abcd efgh", "u1"), size).tobytes() for size in (10, 5000, 70_000, 300_000)]
-CODECS = [QPL(), QPL(3), QPL(block_size=5000), QPL(container="zlib"), QPL(container="deflate"), QPL(huffman="fixed")]
+CODECS = [
+    QPL(),
+    QPL(block_size=1000),
+    QPL(block_size=5000),
+    QPL(container="zlib"),
+    QPL(container="deflate", block_size=5000),
+    QPL(huffman="fixed"),
+]
 
 
 @pytest.fixture(params=[1, 3], ids=["1 thread", "3 threads"])
@@ -34,7 +41,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def there_and_back(number: int) -> bool:
-    """Encode and decode with a shared codec; foreign data now and then, which makes it learn."""
+    """Encode and decode with a shared codec; foreign data now and then, whose size it does not know."""
     codec, data = CODECS[number % len(CODECS)], DATA[number // len(CODECS) % len(DATA)]
     wbits = {"gzip": 31, "zlib": 15, "deflate": -15}[codec.container]
     encoded = codec.encode(data) if number % 5 else zlib.compress(data, wbits=wbits)
@@ -93,24 +100,23 @@ def test_a_fork_amid_working_threads_works_on() -> None:
             in_fork(lambda start=start: all(map(there_and_back, range(start, start + 12))))  # type: ignore[misc]
 
 
-def test_a_fork_starts_with_a_pool_and_counts_of_its_own() -> None:
+def test_a_fork_starts_with_counts_of_its_own_and_leaves_its_parents_alone() -> None:
     assert there_and_back(1)
-    jobs = 1 if _core.ENGINE == "libqpl" else 0
+    parents = numcodecs_qpl.stats()
+    assert parents["software"]["compressed"] > 0
 
     def child() -> bool:
         before = numcodecs_qpl.stats()
         assert there_and_back(1)
         after = numcodecs_qpl.stats()
         return (
-            before["pool"] == {"made": 0, "idle": 0}
-            and before["inflate"] == {}
-            and before["software"] == {"compressed": 0, "decompressed": 0}
+            before["software"] == {"compressed": 0, "decompressed": 0}
             and after["software"]["compressed"] > 0
-            and after["pool"] == {"made": jobs, "idle": jobs}
+            and after["software"]["decompressed"] > 0
         )
 
     in_fork(child)
-    assert numcodecs_qpl.stats()["pool"]["idle"] >= jobs
+    assert numcodecs_qpl.stats() == parents
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -121,7 +127,9 @@ def test_codecs_go_to_worker_processes_and_work_there(method: str) -> None:
         for codec in CODECS:
             encoded = list(pool.map(codec.encode, DATA, timeout=120))
             assert list(pool.map(codec.decode, encoded, timeout=120)) == DATA
-            assert encoded == [codec.encode(data) for data in DATA]
+            if codec.huffman == "fixed":
+                # ISA-L's dynamic tables differ now and then: see test_codec.FIXED.
+                assert encoded == [codec.encode(data) for data in DATA]
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -35,19 +35,19 @@ def served() -> Iterator[None]:
     disable_gzip()
 
 
-def done_by_libqpl() -> int:
+def blocks_done() -> int:
     return numcodecs_qpl.stats()["software"]["compressed"]
 
 
 @pytest.mark.usefixtures("served")
 @pytest.mark.parametrize("shards", [None, (60, 130)])
 def test_what_served_gzip_wrote_is_read_by_plain_zarr_afterwards(tmp_path: Path, shards: Any) -> None:
-    before = done_by_libqpl()
+    before = blocks_done()
     zarr.create_array(tmp_path, data=DATA, chunks=(30, 65), shards=shards, compressors=GzipCodec())
-    assert done_by_libqpl() == before + 8
+    assert blocks_done() == before + 8
     disable_gzip()
     assert np.array_equal(zarr.open_array(tmp_path, mode="r")[:], DATA)
-    assert done_by_libqpl() == before + 8
+    assert blocks_done() == before + 8
 
 
 @pytest.mark.usefixtures("served")
@@ -142,10 +142,10 @@ def test_another_process_is_not_served_until_it_asks() -> None:
 
 @pytest.mark.usefixtures("served")
 def test_the_gzip_of_format_2_stays_numcodecs_own() -> None:
-    before = done_by_libqpl()
+    before = blocks_done()
     array = zarr.create_array({}, data=DATA, chunks=DATA.shape, compressors=numcodecs.GZip(1), zarr_format=2)
     assert np.array_equal(array[:], DATA)
-    assert done_by_libqpl() == before
+    assert blocks_done() == before
 
 
 @pytest.mark.usefixtures("served")

@@ -1,22 +1,19 @@
-"""The core: blocks of raw deflate, through libqpl or ISA-L. No container format is known in here."""
+"""The core: blocks of raw deflate, on an IAA or in software. It knows no container format."""
 
-from numcodecs_qpl._core.arguments import HUFFMAN, MAX_BLOCK, check_apart, compress_bound
+from numcodecs_qpl._core.arguments import HUFFMAN, MAX_BLOCK
+from numcodecs_qpl._core.batch import engine_versions, reset_stats, software_versions, stats, works_side_by_side
 from numcodecs_qpl._core.blocks import (
-    OUTPUT_SLACK,
-    BytesWriter,
     compress_blocks,
-    compress_pages,
-    compress_pages_into,
     decompress_blocks,
-    decompress_pages,
     decompress_stream,
 )
-from numcodecs_qpl._core.counts import Counts
-from numcodecs_qpl._core.engine import ENGINE, engine_version, libqpl_version, reset_stats, stats, status_name
 from numcodecs_qpl._core.errors import CorruptDataError, QplError
+from numcodecs_qpl._core.iaa import libqpl_version, status_name
+from numcodecs_qpl._core.pages import compress_pages, compress_pages_into, decompress_pages
 from numcodecs_qpl._core.path import (
     NO_LIBQPL,
     PATH_SETTINGS,
+    check_settings,
     get_numa,
     get_path,
     hardware_advice,
@@ -26,27 +23,24 @@ from numcodecs_qpl._core.path import (
     set_path,
 )
 from numcodecs_qpl._core.threads import get_threads, set_threads
+from numcodecs_qpl._core.writer import BytesWriter
 
 __all__ = [
-    "ENGINE",
     "HUFFMAN",
     "MAX_BLOCK",
     "NO_LIBQPL",
-    "OUTPUT_SLACK",
     "PATH_SETTINGS",
     "BytesWriter",
     "CorruptDataError",
-    "Counts",
     "QplError",
-    "check_apart",
+    "check_settings",
     "compress_blocks",
-    "compress_bound",
     "compress_pages",
     "compress_pages_into",
     "decompress_blocks",
     "decompress_pages",
     "decompress_stream",
-    "engine_version",
+    "engine_versions",
     "get_numa",
     "get_path",
     "get_threads",
@@ -58,6 +52,8 @@ __all__ = [
     "set_numa",
     "set_path",
     "set_threads",
+    "software_versions",
     "stats",
     "status_name",
+    "works_side_by_side",
 ]

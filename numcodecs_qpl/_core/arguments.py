@@ -1,95 +1,139 @@
-"""What both engines have in common: the limits, and the checks of what a caller gives them."""
+"""Checks of what a caller passes in: bytes, numbers, names."""
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 MAX_BLOCK = 2**31 - 1
-"""Bytes of the largest block: libqpl counts in 32 bits, and half of that is what callers handle in a signed int."""
+"""Bytes of the largest block: ISA-L and libqpl count in 32 bits, and half of that fits into a signed int."""
 
 HUFFMAN = {"fixed": False, "dynamic": True}
-"""Whether the tables are made for each block, by the word of it."""
+"""Whether the tables are made for each block, by name."""
 
 
-def compress_bound(size: int) -> int:
-    """Largest raw deflate stream that an engine makes of `size` bytes.
-
-    Incompressible data comes out as stored blocks of 65,535 bytes with 5 bytes each; of libqpl sometimes as one block
-    more than needed (measured). The 16 are what libqpl wants to have free beyond what it writes.
-    """
-    return size + 5 * (size // 65535 + 2) + 16
-
-
-def count_blocks(size: int, block_size: int, around: int, room: int) -> int:
-    """Number of blocks of `block_size` that `size` bytes make, with `around` bytes about each stream.
+def as_bytes(buffer: Any, name: str) -> memoryview:
+    """Bytes of any contiguous buffer or array, without a copy.
 
     Raises
     ------
+    TypeError
+        If `buffer` has no buffer, or holds Python objects.
     ValueError
-        If `block_size` is out of range, or the streams may not fit into `room` bytes.
+        If it is not contiguous.
     """
-    if not 1 <= block_size <= MAX_BLOCK:
-        raise ValueError(f"block_size is {block_size}; it must be 1 to {MAX_BLOCK}")
-    count = max(1, -(-size // block_size))
-    last = size - (count - 1) * block_size
-    needed = count * around + (count - 1) * compress_bound(block_size) + compress_bound(last)
-    if room < needed:
-        raise ValueError(f"the output buffer has {room} bytes; up to {needed} may be needed")
-    return count
+    if type(buffer) is bytes:
+        return memoryview(buffer)
+    try:
+        view = memoryview(buffer)
+        if "O" not in view.format:  # objects may be fields of a structure
+            return view.cast("B")
+    except (TypeError, ValueError):
+        pass
+    return _unusual_bytes(buffer, name)
 
 
-def count_pages(size: int, page_size: int, huffman: str, lengths: int, room: int) -> int:
-    """Number of pages in `size` bytes.
-
-    Raises
-    ------
-    ValueError
-        If these are no whole number of pages, there is no place for so many `lengths`, the payload has less `room` than
-        the pages, or `huffman` or `page_size` is out of range.
-    """
-    if huffman not in HUFFMAN:
-        raise ValueError(f"huffman is {huffman!r}; it must be one of {', '.join(HUFFMAN)}")
-    check_page_size(page_size)
-    if size % page_size:
-        raise ValueError(f"{size} bytes are no whole number of pages of {page_size} bytes")
-    count = size // page_size
-    if lengths != count:
-        raise ValueError(f"lengths has room for {lengths} pages; there are {count}")
-    if room < size:
-        raise ValueError(f"the payload has room for {room} bytes; up to {size} may be needed")
-    return count
+def _unusual_bytes(buffer: Any, name: str) -> memoryview:
+    """The same of what `memoryview` cannot cast: other byte orders, dtypes of NumPy's own, F order, size zero."""
+    try:
+        array = np.asarray(buffer if isinstance(buffer, np.ndarray) else memoryview(buffer))
+    except (TypeError, ValueError, RuntimeError):  # NumPy raises the last for structures that it cannot read
+        raise TypeError(f"{name} is of type {type(buffer).__name__}; a buffer or an array is required") from None
+    if array.dtype.hasobject:
+        raise TypeError(f"{name} holds Python objects; bytes or an array of numbers is required")
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        raise ValueError(f"{name} is not contiguous; pass a copy: numpy.ascontiguousarray({name})")
+    if not array.nbytes:
+        return memoryview(bytearray() if array.flags.writeable else b"")
+    return array.reshape(-1, order="A").view(np.uint8).data
 
 
-def check_page_size(page_size: int) -> None:
-    """Raise a ValueError for a page of less than 2 bytes, or of more than a block may have."""
-    if not 2 <= page_size <= MAX_BLOCK:
-        raise ValueError(f"page_size is {page_size}; it must be 2 to {MAX_BLOCK}")
-
-
-def as_bytes(buffer: Any) -> memoryview:
-    """The bytes of a contiguous buffer, without a copy; ValueError for one that is not."""
-    view = memoryview(buffer)
-    if not view.c_contiguous:
-        raise ValueError("a contiguous buffer is required")
-    return view.cast("B")
-
-
-def as_writable_bytes(buffer: Any) -> memoryview:
-    """The same of a buffer to be written to; ValueError for one that is read-only."""
-    view = as_bytes(buffer)
+def as_writable_bytes(buffer: Any, name: str) -> memoryview:
+    """Bytes of a buffer to be written to; see `as_bytes`. ValueError if it is read-only."""
+    view = as_bytes(buffer, name)
     if view.readonly:
-        raise ValueError("the output is read-only")
+        raise ValueError(f"{name} is read-only; a writable buffer is required")
     return view
 
 
-def overlap_error(target: str, source: str) -> ValueError:
-    """Error for an output that shares memory with the input, by the names of the two arguments."""
-    return ValueError(f"{target} overlaps {source}: pass memory that {source} does not use")
+def as_index(value: Any, name: str, least: int, most: int) -> int:
+    """`value` as a Python int: any integer, as `operator.index` takes them, but not a bool.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not an integer.
+    ValueError
+        If it is not in ``least <= value <= most``.
+    """
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is {value!r}; it must be an integer")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; it must be an integer") from None
+    if not least <= number <= most:
+        raise ValueError(f"{name} is {number}; it must be {least} to {most}")
+    return number
 
 
-def check_apart(written: memoryview, read: memoryview, target: str, source: str) -> None:
-    """Raise a ValueError if an output shares memory with the input."""
-    if np.may_share_memory(written, read):
-        raise overlap_error(target, source)
+def as_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
+    """`value` as a Python string, if it is one of `choices`; else a ValueError that lists them."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+    return str(value)
+
+
+def is_dynamic(huffman: Any) -> bool:
+    """Whether `huffman` asks for dynamic tables; ValueError if it is neither word."""
+    return HUFFMAN[as_choice(huffman, "huffman", tuple(HUFFMAN))]
+
+
+def check_page_size(page_size: Any) -> int:
+    """`page_size` as an int; an error unless it is 2 to `MAX_BLOCK`."""
+    return as_index(page_size, "page_size", 2, MAX_BLOCK)
+
+
+def as_lengths(lengths: Any) -> NDArray[np.int64]:
+    """Lengths of pages as an array of int64, shape (pages,); TypeError if they are not integers."""
+    try:
+        array = np.asarray(lengths)
+    except ValueError:  # lists of different lengths in a list
+        raise TypeError(f"lengths is {lengths!r}; a list of integers is required") from None
+    if not array.size:
+        return np.empty(0, np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise TypeError(f"lengths is of shape {array.shape} and type {array.dtype}; a list of integers is required")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def as_lengths_to_fill(lengths: Any) -> memoryview:
+    """Memory for lengths of pages, to be written to: a contiguous row of uint32.
+
+    Raises
+    ------
+    TypeError
+        If `lengths` has no buffer, or another type or number of dimensions.
+    ValueError
+        If it is not contiguous, or read-only.
+    """
+    try:
+        view = memoryview(lengths)
+    except (TypeError, ValueError):
+        raise TypeError(f"lengths is of type {type(lengths).__name__}; an array of uint32 is required") from None
+    if view.format != "I" or view.ndim != 1:
+        raise TypeError(f"lengths has {view.ndim} dimensions of format {view.format!r}; an array of uint32 is required")
+    if not view.contiguous:
+        raise ValueError("lengths is not contiguous; an array of its own is required")
+    if view.readonly:
+        raise ValueError("lengths is read-only; a writable array is required")
+    return view
+
+
+def check_no_overlap(source: Any, target: Any, target_name: str, source_name: str) -> None:
+    """Raise a ValueError if two buffers of bytes share memory: a block would be overwritten before it is read."""
+    if np.may_share_memory(np.frombuffer(source, np.uint8), np.frombuffer(target, np.uint8)):
+        raise ValueError(f"{target_name} overlaps {source_name}; pass memory of its own")

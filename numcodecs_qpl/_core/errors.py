@@ -1,16 +1,15 @@
-"""The two errors of this package that speak of libqpl, or of ISA-L where that does the work."""
+"""The errors of this package."""
 
 from __future__ import annotations
 
 
 class QplError(RuntimeError):
-    """libqpl, or ISA-L in its place, could not do what was asked.
+    """A device failed, or cannot be used.
 
     Attributes
     ----------
     status : int or None
-        libqpl's status number (``qpl/c_api/status.h``); None where the fault was found by our own checks, or by
-        ISA-L.
+        libqpl's status number (``qpl/c_api/status.h``); None if libqpl was not involved.
     name : str or None
         libqpl's name for that number.
     """

@@ -1,11 +1,14 @@
-"""Where blocks run: the process's settings, and what libqpl says to the wish for hardware."""
+"""Where blocks run: the settings of the process, and libqpl's answer to the wish for hardware."""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from numcodecs_qpl._core.engine import NO_WORK_QUEUES, device_was_lost, probe_hardware, status_name
+from numcodecs_qpl._core import iaa
+from numcodecs_qpl._core.arguments import as_choice, as_index
 from numcodecs_qpl._core.errors import QplError
+from numcodecs_qpl._core.threads import get_threads
 
 PATH_VARIABLE = "NUMCODECS_QPL_PATH"
 PATH_SETTINGS = ("auto", "hardware", "software")
@@ -14,16 +17,20 @@ NUMA_VARIABLE = "NUMCODECS_QPL_NUMA"
 NUMA_POLICIES = {"socket": -1, "node": -2, "any": -3}
 """libqpl's ``QPL_DEVICE_NUMA_ID_SOCKET``, ``_CURRENT`` and ``_ANY`` (``qpl/c_api/defs.h``)."""
 
-FORKED = (
-    "this process was forked from one that had opened the devices, and they serve that one alone: start workers with "
-    "multiprocessing's spawn or forkserver"
+_TAKEN_AWAY = {
+    "forked": (
+        "this process was forked from one that had opened the devices, and they serve that one alone: start workers "
+        "with multiprocessing's spawn or forkserver"
+    ),
+    "lost": (
+        "a device stopped answering while this process used it: look at it with `numcodecs-qpl info` and in the "
+        "kernel's log, and start a new process"
+    ),
+}
+NO_LIBQPL = (
+    "this build has no libqpl and runs in software: for an IAA, build it with libqpl, on x86-64 Linux and without "
+    "-Dqpl=disabled"
 )
-LOST = (
-    "a device stopped answering while this process used it: look at it with `numcodecs-qpl info` and in the kernel's "
-    "log, and start a new process"
-)
-
-NO_LIBQPL = "this build has no libqpl and does everything on ISA-L: an IAA needs one with libqpl, on x86-64 Linux"
 
 _ADVICE = {
     "QPL_STS_INIT_HW_NOT_SUPPORTED": "this libqpl was built without the hardware path",
@@ -34,40 +41,29 @@ _ADVICE = {
     ),
 }
 
+MAX_NODE = 2**31 - 1
+"""libqpl's ``numa_id`` is an int32."""
+
 _path: str | None = None
 _numa: str | int | None = None
-_init_status: int | None = None  # None: libqpl was not asked yet
-_taken_away = ""
 
 
 def hardware_init_status() -> int | None:
-    """Status with which libqpl answers the wish for a hardware job: 0 where an IAA can be used, None without libqpl.
+    """Status with which libqpl answers the wish for a hardware job: 0 if an IAA can be used, None without libqpl.
 
-    Asked once a process: libqpl itself looks for devices only once. Where they were open, but serve this process no
-    more (it was forked, or one of them has stopped answering), it is that of a system without work queues.
+    After a fork, or once a device has stopped answering, it is the status of a system without work queues.
     """
-    global _init_status
-    if _init_status is None:
-        _init_status = probe_hardware()
-    if _init_status == 0 and device_was_lost():
-        take_hardware_away(LOST)
-    return _init_status
+    return iaa.init_status()
 
 
 def hardware_advice(status: int | None) -> str:
     """What to do about an init status of the hardware path, in one sentence."""
     if status is None:
         return NO_LIBQPL
-    if _taken_away and status == NO_WORK_QUEUES:
-        return _taken_away
-    return _ADVICE.get(status_name(status), "see libqpl's list of status codes")
-
-
-def take_hardware_away(why: str) -> None:
-    """Have no hardware path in this process from here on; `why` is what `hardware_advice` says then."""
-    global _init_status, _taken_away
-    _init_status = NO_WORK_QUEUES
-    _taken_away = why
+    name = iaa.status_name(status)
+    if name == "QPL_STS_INIT_WORK_QUEUES_NOT_AVAILABLE" and (why := iaa.taken_away()):
+        return _TAKEN_AWAY[why]
+    return _ADVICE.get(name, "see libqpl's list of status codes")
 
 
 def set_path(path: str) -> None:
@@ -76,31 +72,39 @@ def set_path(path: str) -> None:
     Parameters
     ----------
     path : {"auto", "hardware", "software"}
-        "hardware" is an IAA or an error; "software" is libqpl's software path, or ISA-L in a build without libqpl;
-        "auto" (the default, or what the environment variable ``NUMCODECS_QPL_PATH`` says) is an IAA where one can be
-        used, else software, which also does each block that the IAA does not do.
+        "hardware" runs blocks on an IAA; a device that fails is an error. "software" runs them on ISA-L and libdeflate.
+        "auto" runs them on an IAA if one can be used, else in software; software also does each block that the IAA does
+        not do. The default is the environment variable ``NUMCODECS_QPL_PATH``, or "auto" if it is unset or empty.
+        Streams without an index of our own, and data that a device refuses, are inflated in software in all cases: a
+        device cannot tell where a stream ends, and reads distances up to 4096 bytes only.
 
     Raises
     ------
     ValueError
-        For any other word.
+        If `path` is none of these.
     QplError
-        For "hardware" where libqpl finds no usable device, or there is no libqpl; the setting stays as it was.
+        If `path` is "hardware" and libqpl finds no usable device, or the build has no libqpl. The setting stays as it
+        was.
     """
     global _path
-    if path not in PATH_SETTINGS:
-        raise ValueError(f"path is {path!r}; it must be one of {', '.join(PATH_SETTINGS)}")
+    as_choice(path, "path", PATH_SETTINGS)
     if path == "hardware":
         _require_hardware()
     _path = path
 
 
 def get_path() -> str:
-    """The setting of `set_path`: "auto", "hardware" or "software"."""
+    """The setting of `set_path`: "auto", "hardware" or "software".
+
+    Raises
+    ------
+    ValueError
+        If nothing was set and ``NUMCODECS_QPL_PATH`` is none of these.
+    """
     global _path
     if _path is None:
         # Not at import: dask gives a worker its variables after it has imported the main module, and this with it.
-        _path = os.environ.get(PATH_VARIABLE, "auto")
+        _path = as_choice(os.environ.get(PATH_VARIABLE) or "auto", PATH_VARIABLE, PATH_SETTINGS)
     return _path
 
 
@@ -110,25 +114,22 @@ def path_in_force() -> str:
     Raises
     ------
     ValueError
-        If ``NUMCODECS_QPL_PATH`` held none of the three words.
+        If ``NUMCODECS_QPL_PATH`` is wrong.
     QplError
         If the setting is "hardware" and no device can be used.
     """
     path = get_path()
-    if path == "software":
+    if path == "hardware":
+        _require_hardware()
+    elif path == "auto" and hardware_init_status() != 0:
         return "software"
-    if path == "auto":
-        return "hardware" if hardware_init_status() == 0 else "software"
-    if path != "hardware":
-        raise ValueError(f"{PATH_VARIABLE} is {path!r}; it must be one of {', '.join(PATH_SETTINGS)}")
-    _require_hardware()
-    return "hardware"
+    return "software" if path == "software" else "hardware"
 
 
 def _require_hardware() -> None:
     status = hardware_init_status()
     if status != 0:
-        name = None if status is None else status_name(status)
+        name = None if status is None else iaa.status_name(status)
         raise QplError(f"the hardware path cannot be used: {hardware_advice(status)}", status, name)
 
 
@@ -145,12 +146,11 @@ def set_numa(policy: str | int) -> None:
 
     Raises
     ------
-    ValueError
-        For any other word or number.
+    TypeError, ValueError
+        If `policy` is none of these.
     """
     global _numa
-    _check_numa(policy, "numa")
-    _numa = policy
+    _numa = _checked_numa(policy, "numa")
 
 
 def get_numa() -> str | int:
@@ -163,10 +163,9 @@ def get_numa() -> str | int:
     """
     global _numa
     if _numa is None:
-        word = os.environ.get(NUMA_VARIABLE, "socket")
-        policy = int(word) if word.isdecimal() else word
-        _check_numa(policy, NUMA_VARIABLE)
-        _numa = policy
+        word = os.environ.get(NUMA_VARIABLE) or "socket"
+        is_number = word.isascii() and word.isdecimal() and len(word) <= 10  # int() has a limit of its own
+        _numa = _checked_numa(int(word) if is_number else word, NUMA_VARIABLE)
     return _numa
 
 
@@ -176,21 +175,24 @@ def numa_id() -> int:
     return NUMA_POLICIES[policy] if isinstance(policy, str) else policy
 
 
-def _check_numa(policy: str | int, what: str) -> None:
-    is_word = isinstance(policy, str) and policy in NUMA_POLICIES
-    is_node = isinstance(policy, int) and not isinstance(policy, bool) and 0 <= policy < 2**31
-    if not (is_word or is_node):
-        raise ValueError(f"{what} is {policy!r}; it must be {', '.join(NUMA_POLICIES)} or the number of a NUMA node")
+def _checked_numa(policy: Any, name: str) -> str | int:
+    if isinstance(policy, str):
+        if policy not in NUMA_POLICIES:
+            raise ValueError(
+                f"{name} is {policy!r}; it must be {', '.join(NUMA_POLICIES)} or the number of a NUMA node"
+            )
+        return policy
+    return as_index(policy, name, 0, MAX_NODE)
 
 
-def _after_fork_in_child() -> None:
-    """Let go of the devices that the parent has opened.
+def check_settings() -> None:
+    """Check all settings of the process, those of the environment too, before work begins.
 
-    libqpl would not look for them anew, and a queue that was opened before serves the parent's address space alone
-    (Linux does not hand its mapping down either: ``VM_DONTCOPY`` in ``drivers/dma/idxd/cdev.c``).
+    Raises
+    ------
+    TypeError, ValueError, QplError
+        As `path_in_force`, `get_numa` and `get_threads` do.
     """
-    if _init_status == 0:
-        take_hardware_away(FORKED)
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+    get_threads()
+    get_numa()
+    path_in_force()

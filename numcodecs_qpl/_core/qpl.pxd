@@ -5,7 +5,6 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 cdef extern from "qpl/qpl.h" nogil:
     ctypedef enum qpl_path_t:
         qpl_path_hardware
-        qpl_path_software
 
     ctypedef enum qpl_operation:
         qpl_op_decompress
@@ -13,20 +12,17 @@ cdef extern from "qpl/qpl.h" nogil:
 
     ctypedef enum qpl_compression_levels:
         qpl_default_level
-        qpl_high_level
 
     ctypedef enum qpl_status:
         QPL_STS_OK
         QPL_STS_BEING_PROCESSED
         QPL_STS_MORE_OUTPUT_NEEDED
         QPL_STS_QUEUES_ARE_BUSY_ERR
-        QPL_STS_SIZE_ERR
-        QPL_STS_UNSUPPORTED_COMPRESSION_LEVEL
         QPL_STS_NO_MEM_ERR
+        QPL_STS_BAD_EOF_ERR
         QPL_STS_INTL_HARDWARE_TIMEOUT
         QPL_STS_INTL_PAGE_FAULT
         QPL_STS_INTL_W_PAGE_FAULT
-        QPL_STS_TRANSFER_SIZE_INVALID
         QPL_STS_INIT_WORK_QUEUES_NOT_AVAILABLE
 
     enum:
@@ -48,12 +44,12 @@ cdef extern from "qpl/qpl.h" nogil:
         uint32_t flags
         uint32_t crc
         qpl_compression_levels level
+        uint32_t last_bit_offset
         qpl_huffman_table_t huffman_table
         int32_t numa_id
 
     qpl_status qpl_get_job_size(qpl_path_t path, uint32_t *size)
     qpl_status qpl_init_job(qpl_path_t path, qpl_job *job)
-    qpl_status qpl_execute_job(qpl_job *job)
     qpl_status qpl_submit_job(qpl_job *job)
     qpl_status qpl_check_job(qpl_job *job)
     qpl_status qpl_fini_job(qpl_job *job)

@@ -1,4 +1,4 @@
-"""Who is measured: QPL with each of its settings and on each path that can be used here, and its peers."""
+"""The codecs measured: QPL with each of its containers on each path that can be used here, and its peers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numcodecs
-from isal import igzip, isal_zlib
 from numcodecs import blosc
 
 from numcodecs_qpl import QPL, get_path, get_threads, set_path, set_threads
 from numcodecs_qpl._core import path_in_force
-from numcodecs_qpl.codec import LEVELS
 from numcodecs_qpl.containers import CONTAINERS
 from numcodecs_qpl.cpus import usable_cpus
 from numcodecs_qpl.devices import EMULATED, devices, hardware_label
@@ -113,10 +112,10 @@ def contenders(largest_chunk: int) -> list[Contender]:
     Parameters
     ----------
     largest_chunk : int
-        Bytes. Threads share a chunk only if it is more than one member of gzip.
+        Bytes. Threads share a chunk only if it is more than one block.
     """
     threads = 1
-    if largest_chunk > (QPL().block_size or 0):
+    if largest_chunk > QPL().block_size:
         threads = min(MOST_THREADS, usable_cpus())
     paths = _paths()
     labels = {"hardware": hardware_label(devices()), "software": "software path" if len(paths) > 1 else ""}
@@ -131,29 +130,48 @@ def _paths() -> list[str]:
 
 
 def _qpl(path: str, label: str, threads: int) -> Iterator[Contender]:
-    for level in LEVELS if path == "software" else LEVELS[:1]:
-        for container in CONTAINERS:
-            for count in sorted({1, threads}) if container == "gzip" else [1]:
-                codec = QPL(level, container)
-                name = f"QPL {level}" + (f" {container}" if container != "gzip" else "")
-                yield Contender(
-                    ", ".join(filter(None, [name, label, f"{count} threads" if count > 1 else ""])),
-                    f"numcodecs_qpl.QPL(level={level}, container={container!r})",
-                    OURS,
-                    codec.encode,
-                    codec.decode,
-                    path,
-                    label if path == "hardware" else "CPU",
-                    container,
-                    count,
-                    gzip=container == "gzip",
-                )
+    for container in CONTAINERS:
+        # Only gzip has an index, by which threads share the decoding too.
+        for count in sorted({1, threads}) if container == "gzip" else [1]:
+            codec = QPL(container=container)
+            name = "QPL" + (f" {container}" if container != "gzip" else "")
+            yield Contender(
+                ", ".join(filter(None, [name, label, f"{count} threads" if count > 1 else ""])),
+                f"numcodecs_qpl.QPL(container={container!r})",
+                OURS,
+                codec.encode,
+                codec.decode,
+                path,
+                label if path == "hardware" else "CPU",
+                container,
+                count,
+                gzip=container == "gzip",
+            )
 
 
 def _peers(threads: int) -> Iterator[Contender]:
     for level in (1, 6):
         yield _numcodec(f"gzip {level}", "deflate", numcodecs.GZip(level), gzip=True)
     yield _numcodec("zlib 1", "deflate", numcodecs.Zlib(1))
+    if isal_is_installed():
+        yield from _isal()
+    for level in (1, 3, 9):
+        yield _numcodec(f"zstd {level}", "zstd", numcodecs.Zstd(level))
+    yield _numcodec("lz4", "LZ4", numcodecs.LZ4())
+    for count in sorted({1, threads}):
+        mark = f", {count} threads" if count > 1 else ""
+        yield _numcodec(f"blosc lz4{mark}", "LZ4", numcodecs.Blosc("lz4"), threads=count)
+        yield _numcodec(f"blosc zstd 1{mark}", "zstd", numcodecs.Blosc("zstd", 1), threads=count)
+
+
+def isal_is_installed() -> bool:
+    """Return True if PyPI's isal, an optional peer, can be measured."""
+    return find_spec("isal") is not None
+
+
+def _isal() -> Iterator[Contender]:
+    from isal import igzip, isal_zlib
+
     for level in (0, 1, 2, 3):
         yield Contender(
             f"isal gzip {level}",
@@ -164,13 +182,6 @@ def _peers(threads: int) -> Iterator[Contender]:
             gzip=True,
             codec=False,
         )
-    for level in (1, 3, 9):
-        yield _numcodec(f"zstd {level}", "zstd", numcodecs.Zstd(level))
-    yield _numcodec("lz4", "LZ4", numcodecs.LZ4())
-    for count in sorted({1, threads}):
-        mark = f", {count} threads" if count > 1 else ""
-        yield _numcodec(f"blosc lz4{mark}", "LZ4", numcodecs.Blosc("lz4"), threads=count)
-        yield _numcodec(f"blosc zstd 1{mark}", "zstd", numcodecs.Blosc("zstd", 1), threads=count)
 
 
 def _numcodec(name: str, family: str, codec: Any, *, gzip: bool = False, threads: int = 1) -> Contender:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from numcodecs_qpl import __version__, _core, get_path
+from numcodecs_qpl.bench.contenders import isal_is_installed
 from numcodecs_qpl.cpus import usable_cpus
 from numcodecs_qpl.devices import devices, path_names
 
@@ -31,13 +32,14 @@ def host_facts() -> dict[str, Any]:
         "cpus": usable_cpus(),
         "load_average": os.getloadavg()[0],
         "kernel": platform.release(),
-        "engine": _core.ENGINE,
         "versions": {
             "numcodecs-qpl": __version__,
             "libqpl": _core.libqpl_version(),
+            **_core.software_versions(),
             "Python": platform.python_version(),
             "zlib": zlib.ZLIB_RUNTIME_VERSION,
-            **{package: importlib.metadata.version(package) for package in ("numcodecs", "isal", "numpy")},
+            **{package: importlib.metadata.version(package) for package in ("numcodecs", "numpy")},
+            "isal": importlib.metadata.version("isal") if isal_is_installed() else None,
         },
     }
 
@@ -52,4 +54,4 @@ def host_text() -> str:
     """The host in one line."""
     facts = host_facts()
     cpus = facts["cpus"]
-    return f"{facts['cpu']}, {cpus} CPU{'s' * (cpus != 1)}; {_core.engine_version()}, {path_facts()['name']}"
+    return f"{facts['cpu']}, {cpus} CPU{'s' * (cpus != 1)}; {_core.engine_versions()}, {path_facts()['name']}"

@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from numcodecs_qpl.bench.contenders import isal_is_installed
 from numcodecs_qpl.bench.host import host_text
 from numcodecs_qpl.bench.measure import Measured
 from numcodecs_qpl.bench.verdict import Verdict
@@ -46,6 +47,8 @@ def introduce() -> None:
     print(
         _wrapped("Everyone in turns, one thread each unless it says otherwise; all compared bit for bit."), flush=True
     )
+    if not isal_is_installed():
+        print(_wrapped("Without ISA-L's gzip, which needs the package isal: pip install isal"), flush=True)
 
 
 def _table(measured: Measured, verdict: Verdict) -> Table:
@@ -95,15 +98,10 @@ def _waiting(measured: Measured) -> float:
 
 
 def _done_otherwise(measured: Measured) -> Iterator[str]:
-    """Sentences on work that was not done where the row says, or not by libqpl."""
-    inflated: dict[str, list[str]] = {}
+    """Sentences on blocks that software did in place of a device."""
     for result in measured.results:
-        for reason, chunks in result.counts.get("inflate", {}).items():
-            inflated.setdefault(reason, []).append(f"{result.contender.name} ({chunks:,})")
         for reason, blocks in result.counts.get("fallback", {}).items():
             yield f"{result.contender.name}: {blocks:,} blocks were done in software ({reason})."
-    for reason, names in inflated.items():
-        yield f"Chunks that ISA-L inflated, and not libqpl ({reason}): {', '.join(names)}."
 
 
 def _noise(measured: Measured) -> float:

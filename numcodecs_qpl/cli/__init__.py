@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=examples("info", "demo --quick", "bench my.zarr", "bench --help") + f"\n\n{EXIT_STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    version = f"{PROGRAM} {__version__} ({_core.engine_version()})"
+    version = f"{PROGRAM} {__version__} ({_core.engine_versions()})"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     add_info(commands)

@@ -27,10 +27,10 @@ def add_bench(commands: Commands) -> None:
     command = commands.add_parser(
         "bench",
         help="your data through QPL and the usual codecs: ratio, speed, CPU time, what to choose",
-        description="Measure QPL, with each of its settings on each path that can be used here, beside\n"
-        "numcodecs' codecs and ISA-L: ratio, speed both ways and CPU time, on your own data, in one\n"
-        "run; and say what to choose, also where that is not QPL. What comes back is compared bit for\n"
-        f"bit. What it needs is installed by: {INSTALL}",
+        description="Measure QPL, with each of its containers on each path that can be used here, beside\n"
+        "numcodecs' codecs and ISA-L's gzip: ratio, speed both ways and CPU time, on your own data,\n"
+        "in one run. Then recommend a codec, which need not be QPL. Every chunk that was read back is\n"
+        f"compared bit for bit. Install the packages that it needs with: {INSTALL}",
         epilog=f"the rules by which it chooses:\n{_indented(RULES)}\n\n"
         + examples(
             "bench --quick",

@@ -59,28 +59,29 @@ def _facts() -> dict[str, Any]:
             errors.append(str(error))
     found = devices()
     path = _path_facts(path_names(found)["hardware"])
-    if path["setting"] not in _core.PATH_SETTINGS:
+    if path["setting"] is None:
         errors.append(path["why"])
     advice = [*_libqpl_advice(path["hardware_init_status"]), *host_advice(host(), found)]
     return {
         "versions": {
             PROGRAM: __version__,
             "libqpl": _core.libqpl_version(),
+            **_core.software_versions(),
             "Python": platform.python_version(),
-            **{package: _installed_version(package) for package in ("numcodecs", "numpy", "isal", "zarr")},
+            **{package: _installed_version(package) for package in ("numcodecs", "numpy", "zarr")},
         },
-        "engine": _core.ENGINE,
         "path": path,
         **settings,
         "devices": found,
-        "advice": advice if _core.ENGINE == "libqpl" else [],  # it is all about devices
+        "advice": advice if _core.libqpl_version() else [],  # it is all about devices
         "errors": errors,
     }
 
 
 def _path_facts(hardware: str) -> dict[str, Any]:
-    facts: dict[str, Any] = {"setting": _core.get_path(), "in_force": None, "why": "", "hardware_init_status": None}
+    facts: dict[str, Any] = {"setting": None, "in_force": None, "why": "", "hardware_init_status": None}
     try:
+        facts["setting"] = _core.get_path()
         facts["in_force"] = _core.path_in_force()
     except ValueError as error:
         return {**facts, "why": str(error)}
@@ -88,26 +89,25 @@ def _path_facts(hardware: str) -> dict[str, Any]:
         pass  # the status says it too
     # Whoever chose software may want libqpl to keep away from the devices.
     status = _core.hardware_init_status() if facts["setting"] != "software" else None
-    if _core.ENGINE != "libqpl":
+    if _core.libqpl_version() is None:
         why = _core.NO_LIBQPL
     elif status is None:
         why = "the setting says so, and libqpl was not asked for a device"
     else:
-        why = _said_by_libqpl(status, hardware, facts["setting"])
+        why = _said_by_libqpl(status, hardware)
     return {**facts, "why": why, "hardware_init_status": status}
 
 
-def _said_by_libqpl(status: int, hardware: str, setting: str) -> str:
+def _said_by_libqpl(status: int, hardware: str) -> str:
     said = f"libqpl's hardware init status is {status}, {_core.status_name(status)}"
     if status:
         return f"no IAA can be used: {said}: {_core.hardware_advice(status)}"
-    level_3 = "fails" if setting == "hardware" else "runs on the software path"
-    return f"an {hardware} can be used: {said}. Level 3, which hardware does not have, {level_3}"
+    return f"an {hardware} can be used: {said}"
 
 
 def _probed(found: list[Device]) -> tuple[list[Trial], list[str]]:
     """What came of each kind of work, and what is wrong with that."""
-    if _core.ENGINE != "libqpl":
+    if _core.libqpl_version() is None:
         return [], [f"there is nothing to probe: {_core.NO_LIBQPL}"]
     try:
         trials = probe(sum(queue.may_open for device in found for queue in device.queues))
@@ -154,15 +154,14 @@ def _text_of(facts: dict[str, Any]) -> str:
     path = facts["path"]
     in_force = path_names(facts["devices"]).get(path["in_force"], "none: compressing and decompressing will fail")
     missing = {"libqpl": "not in this build"}
+    invalid = "not a valid setting"
     entries = [(name, version or missing.get(name, "not installed")) for name, version in facts["versions"].items()]
     entries += [
         ("", ""),
-        ("engine", facts["engine"]),
-        ("path setting", path["setting"]),
+        ("path setting", path["setting"] or invalid),
         ("path in force", in_force),
         ("because", path["why"]),
     ]
-    invalid = "not a valid setting"
     entries += [("", ""), ("threads", str(facts["threads"] or invalid))]
     entries += [("NUMA policy", invalid if facts["numa"] is None else str(facts["numa"])), ("", "")]
     if not facts["devices"]:

@@ -1,4 +1,4 @@
-"""What data begins with, by format, so that what is not as expected can be told by its name."""
+"""First bytes of formats, so that an error can name the format it met."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _FOREIGN = {
 
 
 def is_zlib(header: bytes) -> bool:
-    """Whether two bytes are a zlib header (RFC 1950, 2.2): deflate, a window of at most 32 KiB, and its check."""
+    """Return True for a zlib header (RFC 1950, 2.2): deflate, a window of at most 32 KiB, and a right check."""
     return header[0] & 15 == 8 and header[0] >> 4 <= 7 and int.from_bytes(header, "big") % 31 == 0
 
 
 def looks_like(data: memoryview) -> str:
-    """What to add to "this is not what was asked for": a clause, or nothing where the beginning is not known."""
+    """Clause that names the format of `data` and the container to take; empty if the format is not known."""
     for beginning, what in _FOREIGN.items():
         if data[: len(beginning)] == beginning:
             return f", as {what}"

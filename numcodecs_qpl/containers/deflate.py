@@ -1,68 +1,34 @@
 """Bare deflate (RFC 1951): one stream, with neither size nor checksum.
 
-Damage goes unseen here where it leaves a valid stream; take gzip or zlib unless something else needs this.
+Damage goes unseen if it leaves a valid stream; take gzip or zlib unless something else needs this.
 """
 
 from __future__ import annotations
 
-from array import array
+from numcodecs_qpl._core import compress_blocks
+from numcodecs_qpl.containers.streams import Reader, check_filled, check_nothing_follows, first_guess, inflate
 
-from numcodecs_qpl._core import (
-    BytesWriter,
-    CorruptDataError,
-    compress_blocks,
-    compress_bound,
-    decompress_blocks,
-)
-from numcodecs_qpl.containers._inflate import Reader, Sink, Stream, note_inflate
-
-_SIGNATURE = b""
-"""There is nothing that would tell one producer from another."""
+_WHAT = "the deflate stream"
 
 
-def encode(src: memoryview, *, level: int, dynamic: bool, block_size: int) -> bytes:
-    """Compress `src` as one stream; `block_size` is not used."""
-    writer = BytesWriter(compress_bound(len(src)))
-    _, lengths, _ = compress_blocks(src, writer, max(1, len(src)), level=level, dynamic=dynamic)
-    return writer.finish(int(lengths[0]))
+def encode(src: memoryview, *, dynamic: bool, block_size: int) -> bytes:
+    """Compress `src` as one stream of blocks of `block_size` uncompressed bytes."""
+    writer, end, _ = compress_blocks(src, block_size, dynamic=dynamic)
+    return writer.finish(end)
 
 
 def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | None:
     """Inflate one raw stream of any producer.
 
-    Where `out` tells the size, libqpl does it. Where nothing does, only ISA-L can tell a whole stream from a
-    truncated one.
-
     Raises
     ------
     CorruptDataError
-        If the stream is damaged or truncated, as far as that can be seen, or goes on after its end.
+        If the stream is damaged, as far as that can be seen, or truncated, or if other bytes than zeros follow it.
     ValueError
         If `out` is of another size than the data inflates to.
     """
-    if out is None:
-        note_inflate("bare deflate of unknown size")
-    elif _SIGNATURE in reader.needs_inflate:
-        note_inflate("producer known to need it")
-    elif _decode_by_libqpl(src, out):
-        return None
-    sink = Sink(out)
-    stream = Stream(src, 0, "the deflate stream")
-    for piece in stream.pieces():
-        sink.write(piece)
-    if stream.end < len(src):
-        raise CorruptDataError(f"{len(src) - stream.end} bytes follow the deflate stream")
-    result = sink.finish()
-    if out is not None and len(out) and _SIGNATURE not in reader.needs_inflate:
-        reader.needs_inflate.add(_SIGNATURE)
-        note_inflate("not readable by libqpl")
-    return result
-
-
-def _decode_by_libqpl(src: memoryview, out: memoryview) -> bool:
-    if not len(src) or not len(out):
-        return False
-    status, read, written, _ = decompress_blocks(
-        src, array("q", [0]), array("q", [len(src)]), out, array("q", [len(out)])
-    )
-    return bool(not status[0] and read[0] == len(src) and written[0] == len(out))
+    end, size, _, data = inflate(src, 0, out, 0, first_guess(src, reader), "", _WHAT)
+    check_nothing_follows(src, end, _WHAT)
+    check_filled(out, size)
+    reader.size_hint = size
+    return data

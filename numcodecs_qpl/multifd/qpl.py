@@ -1,7 +1,7 @@
-"""The method ``qpl``: each page a raw deflate stream of its own, made by libqpl.
+"""The method ``qpl``: each page is a raw deflate stream of its own.
 
-A payload is the pages' lengths (u32 each, big-endian), then the pages. One whose length is the page size is there as it
-is. The format was read in QEMU's ``migration/multifd-qpl.c`` (9.1 to 11.0), and checked on streams that QEMU 11.0.92
+A payload is the pages' lengths (u32 each, big-endian), then the pages. A page whose length is the page size is kept as
+it is. The format was read in QEMU's ``migration/multifd-qpl.c`` (9.1 to 11.0), and checked on streams that QEMU 11.0.92
 wrote.
 """
 
@@ -55,9 +55,9 @@ class QplData:
 class QplMethods(MultiFDMethods):
     """The hooks of ``qpl``, as QEMU 9.1 has them.
 
-    A page is given one byte less than its size to be compressed into; where that does not do, or libqpl fails, it is
-    sent as it is. Pages go to hardware where it can be used; a page that finds the queues busy is tried three times
-    more and then done in software. All that is the core's, and its process settings hold (`numcodecs_qpl.set_path`).
+    A page that does not get smaller is sent as it is. Pages go to hardware if it can be used; a page that finds the
+    queues busy is tried three times more and then done in software. The core does all that, and its process settings
+    hold (`numcodecs_qpl.set_path`).
     """
 
     def send_setup(self, params: SendParams) -> None:

@@ -174,8 +174,8 @@ class Relay:
             ``"packets"``; ``"pages"``: ``"normal"`` and ``"zero"`` ones in packets; ``"bytes_in"``, ``"bytes_out"``:
             what came from the source and went onward, on all connections; ``"ratio"``: the former over the latter;
             ``"seconds"`` since the main connection came; ``"cpu_seconds"`` of this process in these; ``"path"`` that
-            was in force when the relay was made, and the ``"blocks"`` (pages) that each of libqpl's paths has
-            compressed and decompressed.
+            was in force when the relay was made, and the ``"blocks"`` (pages) that each path has compressed and
+            decompressed.
         """
         pairs = list(self._pairs.values())
         bytes_in = sum(pair.source.received for pair in pairs)

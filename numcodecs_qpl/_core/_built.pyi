@@ -1,3 +1,0 @@
-from typing import Final
-
-WITH_LIBQPL: Final[bool]

@@ -1,0 +1,45 @@
+"""No device: what `iaa.pyx` offers, in a build without libqpl."""
+
+from libc.stdint cimport int32_t, uint32_t
+
+from numcodecs_qpl._core.block cimport Block, Task
+
+cdef void do_on_device(
+    const Task *task, Block *blocks, Py_ssize_t count, int32_t numa_id, bint patient, Place place, void *context
+) noexcept nogil:
+    pass  # never called, as init_status() never returns 0
+
+
+cdef void note_fallback(uint32_t reason) noexcept nogil:
+    pass
+
+
+def init_status() -> None:
+    """None: there is no libqpl to ask for a device."""
+
+
+def taken_away() -> str:
+    """An empty string: there was no device."""
+    return ""
+
+
+def status_name(status: int) -> str:
+    """Name of a status of libqpl: always unknown here."""
+    return "unknown status"
+
+
+def libqpl_version() -> None:
+    """None: no libqpl is linked in."""
+
+
+def stats() -> dict[str, dict[str, int]]:
+    """Counts of fallbacks and of full queues: none."""
+    return {"fallback": {}, "queues": {"full": 0}}
+
+
+def reset_stats() -> None:
+    """Set the counts of `stats` to zero."""
+
+
+def set_timeout(seconds: float) -> None:
+    """Limit how long a device may take: without effect here."""

@@ -1,0 +1,13 @@
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+def compress_pages(buffer: Any, page_size: int = 4096, huffman: str = "fixed") -> tuple[NDArray[np.uint32], bytes]: ...
+def compress_pages_into(
+    buffer: Any, lengths: NDArray[np.uint32], payload: Any, page_size: int = 4096, huffman: str = "fixed"
+) -> int: ...
+@overload
+def decompress_pages(payload: Any, lengths: ArrayLike, page_size: int = 4096, out: None = None) -> bytes: ...
+@overload
+def decompress_pages(payload: Any, lengths: ArrayLike, page_size: int = 4096, *, out: Any) -> Any: ...

@@ -1,0 +1,39 @@
+/* The software engine, on ISA-L and libdeflate. Nothing is written past the end of an output. */
+
+#ifndef NUMCODECS_QPL_SOFTWARE_H
+#define NUMCODECS_QPL_SOFTWARE_H
+
+#include "block.h"
+
+/* What one thread needs for its blocks. Take one from the pool and give it back; NULL if there is no memory. */
+typedef struct SoftwareEngine SoftwareEngine;
+SoftwareEngine *software_take(void);
+void software_give(SoftwareEngine *engine);
+/* In a forked child, before anything else: begin with an empty pool. */
+void software_after_fork(void);
+/* Once, before anything else: random bytes that no data can know. They help to prove where an open block ends. */
+enum { SOFTWARE_RANDOM = 8 };
+void software_set_random(const uint8_t bytes[SOFTWARE_RANDOM]);
+
+/* Compress a block of 1 to 2^31 - 1 bytes. Sets `written` and `status`; FULL if the result does not fit. */
+void software_deflate(SoftwareEngine *engine, const Task *task, Block *block);
+/* Write a block as stored blocks; `room` must be at least software_stored_size(size). */
+void software_store(const Task *task, Block *block);
+size_t software_stored_size(size_t size);
+
+/* Inflate a block. Sets `written` and `status`. DONE proves of an open block that it inflates to exactly `room` bytes
+   and ends with its input. Of a final block it proves neither: see `written`, and `read`, the bytes of input used, which
+   is set for final blocks only. */
+void software_inflate(SoftwareEngine *engine, const Task *task, Block *block, size_t *read);
+
+/* Checksum of `size` more bytes after those whose checksum is `before`; software_no_bytes() starts. */
+uint32_t software_checksum(Checksum kind, uint32_t before, const uint8_t *bytes, size_t size);
+uint32_t software_no_bytes(Checksum kind);
+/* Checksum of two pieces, the second of `size` bytes, from the checksums of both. */
+uint32_t software_join(Checksum kind, uint32_t first, uint32_t second, size_t size);
+
+/* Versions of the headers that this was built with. */
+const char *software_isal_version(void);
+const char *software_libdeflate_version(void);
+
+#endif

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Build the package without libqpl, as on a host other than Linux on x86-64, and run the tests of what such a build does:
+# arrays, containers, pages and migration methods. All the rest of the package is the same with libqpl, and tested there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+venv=.venv-without-libqpl
+[ -e $venv/ready ] || { "${PYTHON:-python3}" -m venv $venv && touch $venv/ready; }
+export PATH="$PWD/$venv/bin:$PATH"
+pip install -q --disable-pip-version-check meson-python meson ninja "Cython>=3.1"
+pip install -q --disable-pip-version-check --no-build-isolation -Cbuild-dir=build/without-libqpl \
+    -Csetup-args=-Dqpl=disabled -Csetup-args=-Dwerror=true ".[migration,zarr]" hypothesis isal pytest pytest-timeout
+# Every libqpl has this name in it: the library that it loads to find devices.
+if grep -l libaccel-config $venv/lib/python3*/site-packages/numcodecs_qpl/_core/*.so; then
+    echo "libqpl is linked into these extensions, but this build was to have none" >&2
+    exit 1
+fi
+echo "== without libqpl: $(numcodecs-qpl --version)"
+exec pytest tests/test_build.py tests/test_codec.py tests/test_core.py tests/test_damage.py tests/test_fixtures.py \
+    tests/test_foreign.py tests/test_hostile.py tests/test_multifd_methods.py tests/test_properties.py \
+    tests/test_zarr_v3.py "$@"
