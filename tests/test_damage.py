@@ -1,11 +1,10 @@
-"""Damaged and crafted data: an error, or the right bytes; never wrong ones, short ones, or a crash."""
+"""Damaged and crafted data: messages of the errors, and limits. ``test_damage_matrix.py`` has the verdicts."""
 
 from __future__ import annotations
 
 import struct
 import tracemalloc
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import numcodecs
@@ -25,69 +24,14 @@ SMALL = {
 CONFIGS: list[dict[str, Any]] = [
     {},
     {"block_size": 250},
-    {"level": 3},
     {"huffman": "fixed"},
     {"container": "zlib"},
+    {"container": "zlib", "block_size": 250},
     {"container": "zlib", "huffman": "fixed"},
     {"container": "deflate"},
     {"container": "deflate", "huffman": "fixed"},
 ]
 IDS = [str(config or "default") for config in CONFIGS]
-
-
-def outcomes(config: dict[str, Any], encoded: bytes, size: int) -> Iterator[bytes | None]:
-    """What each way of decoding gives; None for the error that it should be. A codec each, so that none has learned."""
-    for out in (None, bytearray(size)):
-        try:
-            got = QPL(**config).decode(encoded, out)
-        except CorruptDataError:
-            yield None
-        except ValueError as error:
-            if out is None or not str(error).startswith(f"out has {size} bytes, but the data inflates to"):
-                raise
-            yield None
-        else:
-            yield bytes(got)
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-@pytest.mark.parametrize("data", SMALL.values(), ids=SMALL)
-def test_every_truncation_is_an_error_or_gives_the_right_bytes(config: dict[str, Any], data: bytes) -> None:
-    encoded = QPL(**config).encode(data)
-    # Without its last members a gzip file is whole, and nothing in it says that there were more.
-    ends = {sum(sizes) for sizes in _prefixes(encoded)} if config.get("container", "gzip") == "gzip" else set()
-    for length in range(len(encoded)):
-        for got in outcomes(config, encoded[:length], len(data)):
-            if length in ends and got is not None:
-                assert data.startswith(got)
-                assert got
-            else:
-                assert got is None or got == data
-
-
-def _prefixes(encoded: bytes) -> Iterator[list[int]]:
-    """Sizes of the first members, for each number of them but all."""
-    sizes: list[int] = []
-    while True:
-        sizes.append(int.from_bytes(encoded[sum(sizes) + 16 : sum(sizes) + 20], "little"))
-        if sum(sizes) == len(encoded):
-            return
-        yield list(sizes)
-
-
-@pytest.mark.parametrize("config", [config for config in CONFIGS if config.get("container") != "deflate"], ids=str)
-@pytest.mark.parametrize("data", SMALL.values(), ids=SMALL)
-def test_every_flipped_bit_is_an_error_or_gives_the_right_bytes(config: dict[str, Any], data: bytes) -> None:
-    encoded = QPL(**config).encode(data)
-    right = 0
-    for bit in range(8 * len(encoded)):
-        flipped = bytearray(encoded)
-        flipped[bit // 8] ^= 1 << bit % 8
-        for got in outcomes(config, bytes(flipped), len(data)):
-            assert got is None or got == data, f"bit {bit}"
-            right += got is not None
-    # MTIME, XFL and OS mean nothing for the data, and a wrong index is seen through.
-    assert right >= (2 * 8 * 6 if encoded[:1] == b"\x1f" else 0)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
@@ -107,10 +51,12 @@ def test_short_junk_is_an_error(config: dict[str, Any], length: int) -> None:
 
 
 GZIP = QPL().encode(SMALL["text"])
+INDEXED = 24
+"""Bytes of the header with one block: 10, XLEN, the subfield's ID and size, the block size, the size of the block."""
 
 
 def with_header(header: bytes) -> bytes:
-    return header + GZIP[20:]
+    return header + GZIP[INDEXED:]
 
 
 @pytest.mark.parametrize(
@@ -124,14 +70,24 @@ def with_header(header: bytes) -> bytes:
         (with_header(b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\xff\xff"), r"gzip header at byte 0 is truncated"),
         (b"\x1f\x8b\x08\x08\0\0\0\0\0\xff" + b"name without end", r"byte 0 is truncated: a name does not end"),
         (b"\x1f\x8b\x08\x10\0\0\0\0\0\xff" + b"x" * 10_000, r"byte 0 is truncated: a name does not end"),
-        (with_header(b"\x1f\x8b\x08\x02\0\0\0\0\0\xff\x12\x34"), r"header at byte 0 does not have its own CRC-16"),
-        (GZIP[:-1], r"gzip member 0 at byte 0 is truncated: the data ends before its trailer does"),
-        (GZIP[:60], r"gzip member 0 at byte 0 is truncated: the data ends before it does"),
+        (
+            with_header(b"\x1f\x8b\x08\x02\0\0\0\0\0\xff\x12\x34"),
+            r"header at byte 0 is damaged: it does not have its own CRC-16",
+        ),
+        (
+            GZIP[:-1],
+            rf"gzip member 0 at byte 0 is truncated: its trailer would end at byte {len(GZIP)} of {len(GZIP) - 1}",
+        ),
+        (GZIP[:60], rf"gzip member 0 at byte 0 is truncated: the data ends after {60 - INDEXED} bytes of it"),
         (
             GZIP[:-8] + bytes(4) + GZIP[-4:],
-            r"gzip member 0 at byte 0 is damaged: its bytes have CRC-32 [0-9a-f]{8}, its trailer says 00000000",
+            r"gzip member 0 at byte 0 is damaged: its 600 bytes have CRC-32 [0-9a-f]{8}, its trailer \(byte "
+            rf"{len(GZIP) - 8}\) says 600 bytes with 00000000$",
         ),
-        (GZIP[:-4] + b"\1\0\0\0", r"gzip member 0 at byte 0 is damaged: it inflates to 600 bytes, its trailer says 1"),
+        (
+            GZIP[:-4] + b"\1\0\0\0",
+            r"gzip member 0 at byte 0 is damaged: its 600 bytes have .*, its trailer \(byte \d+\) says 1 bytes with",
+        ),
         (GZIP + GZIP[:-9], rf"gzip member 1 at byte {len(GZIP)} is"),
         (GZIP + b"\x1f", rf"the gzip header at byte {len(GZIP)} is truncated"),
         (GZIP + b"\1", rf"no gzip member begins at byte {len(GZIP)}: 01 instead of 1f 8b 08; 1 bytes follow the last"),
@@ -140,7 +96,7 @@ def with_header(header: bytes) -> bytes:
             numcodecs.Zstd().encode(b"text"),
             r"no gzip member begins at byte 0: .*, as Zstandard does, which QPL does not",
         ),
-        (with_header(GZIP[:20])[:20] + b"\xff" * 99, r"gzip member 0 at byte 0 is damaged"),
+        (GZIP[:INDEXED] + b"\xff" * 99, r"gzip member 0 at byte 0 is damaged"),
     ],
 )
 def test_the_error_says_what_was_wrong_with_gzip_and_where(encoded: bytes, message: str) -> None:
@@ -156,18 +112,22 @@ ZLIB = QPL(container="zlib").encode(SMALL["text"])
     [
         (b"", r"zlib header is truncated: the data has 0 bytes"),
         (b"\x78", r"zlib header is truncated: the data has 1 bytes"),
-        (b"\x78\x9d" + ZLIB[2:], r"no zlib stream: it begins with 78 9d"),
-        (b"\x79\x9c" + ZLIB[2:], r"no zlib stream"),
-        (b"\x88\x1c" + ZLIB[2:], r"no zlib stream: it begins with 88 1c$"),
-        (GZIP, r"no zlib stream: it begins with 1f 8b, as gzip does: container='gzip' reads it$"),
+        (b"\x78\x9d" + ZLIB[2:], r"not a zlib stream: it begins with 78 9d"),
+        (b"\x79\x9c" + ZLIB[2:], r"not a zlib stream"),
+        (b"\x88\x1c" + ZLIB[2:], r"not a zlib stream: it begins with 88 1c$"),
+        (GZIP, r"not a zlib stream: it begins with 1f 8b, as gzip does: container='gzip' reads it$"),
         (b"\x78\xbb" + ZLIB[2:], r"needs a preset dictionary, which is not supported"),
-        (ZLIB[:2], r"zlib stream is truncated: the data ends before it does"),
-        (ZLIB[:-1], r"zlib stream is truncated: the data ends before its Adler-32 does"),
+        (ZLIB[:2], r"zlib stream is truncated: the data ends after 0 bytes of it"),
+        (ZLIB[:-1], rf"zlib stream is truncated: its Adler-32 would end at byte {len(ZLIB)} of {len(ZLIB) - 1}"),
         (
             ZLIB[:-4] + b"\0\0\0\1",
-            r"zlib stream is damaged: its bytes have Adler-32 [0-9a-f]{8}, its end says 00000001",
+            rf"zlib stream is damaged: its bytes have Adler-32 [0-9a-f]{{8}}, its end \(byte {len(ZLIB) - 4}\) says "
+            "00000001",
         ),
-        (ZLIB + b"more", r"4 bytes follow the zlib stream"),
+        (
+            ZLIB + b"\0more",
+            rf"the zlib stream ends at byte {len(ZLIB)} of {len(ZLIB) + 5}, but byte {len(ZLIB) + 1} is 0x6d; only",
+        ),
     ],
 )
 def test_the_error_says_what_was_wrong_with_zlib(encoded: bytes, message: str) -> None:
@@ -190,36 +150,23 @@ def test_the_error_says_what_was_wrong_with_deflate() -> None:
         (b"", "the deflate stream is truncated"),
         (stream[:-1], "the deflate stream is truncated"),
         (b"\xff" + stream, "the deflate stream is damaged"),
-        (stream + b"abc", "3 bytes follow the deflate stream"),
+        (
+            stream + b"abc",
+            f"the deflate stream ends at byte {len(stream)} of {len(stream) + 3}, but byte {len(stream)} is 0x61",
+        ),
     ):
         with pytest.raises(CorruptDataError, match=message):
             QPL(container="deflate").decode(encoded)
 
 
-def index(size: int) -> bytes:
-    return GZIP[:16] + struct.pack("<I", size & 0xFFFFFFFF)
-
-
-@pytest.mark.parametrize("lie", [0, 1, 19, 20, 27, 28, 29, 30, 100, len(GZIP) - 1, len(GZIP) + 1, 2**31, 2**32 - 1])
-def test_a_lie_in_the_index_is_seen_through(lie: int) -> None:
-    """Readers that know no index read the same: the subfield is a hint."""
-    for rest in (b"", GZIP, bytes(50)):
-        encoded = with_header(index(lie)) + rest
-        whole = SMALL["text"] * (2 if rest == GZIP else 1)
-        assert QPL().decode(encoded) == whole
-        out = bytearray(len(whole))
-        QPL().decode(encoded, out)
-        assert out == whole
-
-
 @pytest.mark.parametrize("claim", [2**20, 2**24, 2**31 - 1, 2**31, 2**32 - 1])
 @pytest.mark.parametrize("indexed", [True, False])
 def test_no_memory_is_taken_for_a_claim_that_the_stream_cannot_hold(claim: int, indexed: bool) -> None:
-    stream = GZIP[20:-4] + struct.pack("<I", claim)
-    encoded = GZIP[:20] + stream if indexed else b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + stream
+    stream = GZIP[INDEXED:-4] + struct.pack("<I", claim)
+    encoded = GZIP[:INDEXED] + stream if indexed else b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + stream
     tracemalloc.start()
     try:
-        with pytest.raises(CorruptDataError, match=rf"600 bytes, its trailer says {claim}"):
+        with pytest.raises(CorruptDataError, match=rf"its 600 bytes have .* says {claim} bytes"):
             QPL().decode(encoded)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
@@ -232,10 +179,3 @@ def test_the_greatest_expansion_that_deflate_has_is_read(container: str) -> None
     encoded = zlib.compress(data, 9, {"gzip": 31, "zlib": 12, "deflate": -12}[container])
     assert len(data) / len(encoded) > 1000
     assert QPL(container=container).decode(encoded) == data
-
-
-def test_more_than_a_chunk_may_hold_is_an_error() -> None:
-    block = QPL().encode(bytes(2**20))
-    encoded = block * 2048
-    with pytest.raises(CorruptDataError, match="the data inflates to more than 2147483647 bytes"):
-        QPL().decode(encoded)
