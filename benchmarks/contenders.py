@@ -1,4 +1,4 @@
-"""What is measured side by side: a way to compress a chunk and to get it back, of this package and of its peers."""
+"""Codecs measured side by side: ways to compress a chunk and to get it back, of this package and of its peers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from typing import Any, NamedTuple
 
 import numcodecs
 from isal import isal_zlib
-from raw_qpl import RawQpl
+from raw import Engine, RawDeflate, RawInflate
 from zlib_ng import zlib_ng
 
-from numcodecs_qpl import QPL
+from numcodecs_qpl import QPL, demo
 from numcodecs_qpl.bench.data import DATA_SETS
 
 KIB = 1 << 10
 MIB = 1 << 20
+
+ATLAS = "the demo's atlas"
+EVERY_DATA_SET = (*DATA_SETS, ATLAS)
+"""Names that `chunk` knows."""
 
 
 class Contender(NamedTuple):
@@ -24,7 +28,7 @@ class Contender(NamedTuple):
     Attributes
     ----------
     encode, decode : callable
-        Each does the whole chunk once; what it returns is not looked at.
+        Each does the whole chunk once; its result is ignored.
     encoded_size : int
         Bytes of the encoded chunk.
     """
@@ -35,20 +39,27 @@ class Contender(NamedTuple):
 
 
 def size_name(size: int) -> str:
-    """A size in bytes as people say it."""
+    """Return a size in bytes as "4 KiB" or "1 MiB"."""
     return f"{size // MIB} MiB" if size >= MIB else f"{size // KIB} KiB"
 
 
 @cache
 def chunk(data_set: str, size: int) -> bytes:
     """The first `size` bytes of a data set."""
-    return DATA_SETS[data_set](size)
+    return atlas()[:size] if data_set == ATLAS else DATA_SETS[data_set](size)
 
 
-def raw(data: bytes, *, block_size: int = 64 * KIB) -> Contender:
-    """libqpl in a loop in C: level 1, dynamic tables, blocks of `block_size` bytes."""
-    loop = RawQpl(data, block_size)
-    return Contender(loop.encode, loop.decode, loop.encoded_size)
+@cache
+def atlas() -> bytes:
+    """The demo's chunks, one after the other."""
+    data = demo.load(quick=False)
+    return b"".join(data[region].tobytes() for _, region in demo.chunks_of(data))
+
+
+def raw(data: bytes, engine: Engine, *, block_size: int = 64 * KIB) -> Contender:
+    """A library in a loop in C: dynamic tables, blocks of `block_size` bytes, each a stream of its own."""
+    deflate = RawDeflate(engine, data, block_size)
+    return Contender(deflate, RawInflate.of(engine, deflate, data, block_size), deflate.size)
 
 
 def functions(encode: Callable[[bytes], Any], decode: Callable[[Any], Any], data: bytes) -> Contender:
@@ -65,7 +76,8 @@ def codec(codec: Any, data: bytes) -> Contender:
 
 
 EVERY_SIZE: dict[str, Callable[[bytes], Contender]] = {
-    "libqpl in C": raw,
+    "libqpl in C": partial(raw, engine="libqpl"),
+    "ISA-L in C": partial(raw, engine="ISA-L"),
     "QPL()": lambda data: codec(QPL(), data),
     "Zlib(1)": lambda data: codec(numcodecs.Zlib(1), data),
     "GZip(1)": lambda data: codec(numcodecs.GZip(1), data),
@@ -75,11 +87,10 @@ EVERY_SIZE: dict[str, Callable[[bytes], Contender]] = {
     "isal_zlib, 1": lambda data: functions(partial(isal_zlib.compress, level=1), isal_zlib.decompress, data),
     "zlib_ng, 1": lambda data: functions(partial(zlib_ng.compress, level=1), zlib_ng.decompress, data),
 }
-"""By the name in the tables: who is measured at every size."""
+"""Codecs measured at every size, by their names in the tables."""
 
-ONE_STREAM: dict[str, Callable[[bytes], Contender]] = {
-    "libqpl in C, one block": lambda data: raw(data, block_size=len(data)),
+OTHER_CONTAINERS: dict[str, Callable[[bytes], Contender]] = {
     'QPL(container="zlib")': lambda data: codec(QPL(container="zlib"), data),
     'QPL(container="deflate")': lambda data: codec(QPL(container="deflate"), data),
 }
-"""Those that make one stream of a chunk, measured at 1 MiB besides."""
+"""Measured at 1 MiB only."""

@@ -2,7 +2,7 @@
 
 Two clusters, whose workers have one thread each, and the codecs take turns, round after round; the medians of the
 rounds are compared. The data is in the workers' memory before a write, and stays there after a read, so that what is
-timed is the codec, zarr, dask's scheduling and the file system. Everything runs on libqpl's software path.
+timed is the codec, zarr, dask's scheduling and the file system. Everything runs on the software path.
 """
 
 from __future__ import annotations

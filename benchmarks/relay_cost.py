@@ -29,7 +29,7 @@ import numpy as np
 from commands import Command
 from guest import make_data
 from numpy.typing import NDArray
-from raw_qpl import RawQpl
+from raw import RawDeflate, RawInflate
 
 from numcodecs_qpl.multifd import wire
 
@@ -177,11 +177,13 @@ def bare_interpreter() -> int:
 
 def measure(packets: NDArray[np.uint8], huffman: str, repeat: int) -> dict[str, float]:
     """CPU in microseconds a packet, ratios to the loops in C, and MiB above the bare interpreter."""
-    loops = RawQpl(packets.tobytes(), PAGE, dynamic=huffman == "dynamic", pages=True)
-    loop = [cpu_of_loop(loops.encode), cpu_of_loop(loops.decode)]
+    data = packets.tobytes()
+    encode = RawDeflate("ISA-L", data, PAGE, dynamic=huffman == "dynamic", pages=True)
+    decode = RawInflate.of("libdeflate", encode, data, PAGE, pages=True)
+    loop = [cpu_of_loop(encode), cpu_of_loop(decode)]
     lines = relay_pair(packets, huffman, repeat)
     whole = [PACKET] * len(packets)
-    packed = [(loops.encoded_size // len(packets))] * len(packets)
+    packed = [(encode.size // len(packets))] * len(packets)
     bare = [moved(whole, packed), moved(packed, whole)]
     relays = [line["cpu_seconds"] / repeat for line in lines]
     a_packet = 1e6 / len(packets)

@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmarks.md from what the benchmarks and `goals.py` have measured.
+"""Write the tables of docs/benchmarks.md from the figures of the benchmarks and of `goals.py`.
 
     pytest benchmarks -c benchmarks/pytest.ini --benchmark-json=build/benchmarks.json
     python benchmarks/goals.py --json build/goals-1.json
@@ -24,7 +24,7 @@ WRITING = ("encode", "write")
 
 
 class Cell(NamedTuple):
-    """What was measured of one thing: MB/s (10**6 bytes a second) of uncompressed bytes, by the median, and ratio."""
+    """Figures of one case: MB/s (10**6 bytes a second) of uncompressed bytes, by the median, and ratio."""
 
     speeds: dict[str, float]
     ratio: float
@@ -54,12 +54,12 @@ def ratio_and_loss(cell: Cell, last: Cell) -> str:
 
 
 class Table(NamedTuple):
-    """A table: which measurements, what tells their rows and columns, and how a cell is written.
+    """A table: its measurements, how they give rows and columns, and how a cell is written.
 
     Attributes
     ----------
     heading, text : str
-        What stands above it.
+        Printed above the table.
     module : str
         The file of the benchmarks.
     row, column : callable
@@ -95,8 +95,8 @@ def codec_table(size: int) -> Table:
 TABLES = [
     Table(
         "Ratio by block size",
-        "1 MiB as gzip members of `block_size` bytes: ratio, how much less that is than in one member for all, and "
-        "encode/decode in MB/s. 64 KiB is the smallest power of two that costs less than 1 % on each data set.",
+        "1 MiB in blocks of `block_size` bytes: ratio, how much less that is than in a single block, and encode/decode "
+        "in MB/s.",
         "test_block_size.py",
         lambda info: size_name(info["block_size"]),
         lambda info: info["data"],
@@ -170,15 +170,18 @@ def _cell(measured: dict[str, dict[str, Any]]) -> Cell:
 
 
 def goal_table(runs: list[list[dict[str, Any]]]) -> str:
-    """The goals, with what each run measured."""
+    """The goals, with the figures of each run."""
     rows = []
     for same in zip(*runs, strict=True):
         goal = same[0]
         figures = "; ".join(run["measured"].partition(" (")[0] for run in same)
-        verdict = "" if goal["met"] is None else f"{sum(run['met'] for run in same)} of {len(same)}"
-        rows.append([goal["goal"], goal["case"], goal["needed"], figures, verdict])
-    text = "Measured by `benchmarks/goals.py`, one figure for each run of it: how many times as fast, or memory."
-    return f"## Goals\n\n{text}\n\n{markdown(['goal', 'case', 'needed', 'measured', 'met'], rows)}\n"
+        verdict = "" if goal["reached"] is None else f"{sum(run['reached'] for run in same)} of {len(same)}"
+        rows.append([goal["measure"], goal["case"], goal["target"], figures, verdict])
+    text = (
+        "Measured by `benchmarks/goals.py`, with one figure for each run of it. A figure without a unit is how many "
+        "times as fast, or how many times the ratio."
+    )
+    return f"## Goals\n\n{text}\n\n{markdown(['measure', 'case', 'target', 'measured', 'reached'], rows)}\n"
 
 
 def report(benchmarks: Path, goals: list[Path]) -> Iterator[str]:

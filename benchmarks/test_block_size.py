@@ -1,4 +1,4 @@
-"""What the size of a gzip member costs: 1 MiB in members of 4 KiB and up, against one member for all."""
+"""Cost of small blocks: 1 MiB in blocks of 4 KiB and more, against a single block."""
 
 from __future__ import annotations
 

@@ -1,28 +1,27 @@
-"""The codec, libqpl itself and the peers, on the same chunks in one run."""
+"""The codec, the libraries in C and the peers, on the same chunks in one run."""
 
 from __future__ import annotations
 
 import pytest
-from contenders import EVERY_SIZE, KIB, MIB, ONE_STREAM, Contender, chunk, size_name
+from contenders import EVERY_DATA_SET, EVERY_SIZE, KIB, MIB, OTHER_CONTAINERS, Contender, chunk, size_name
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from numcodecs_qpl._core import path_in_force
-from numcodecs_qpl.bench.data import DATA_SETS
 
 CASES = [
     pytest.param(name, data_set, size, id=f"{name}-{data_set}-{size_name(size)}")
     for size in (4 * KIB, 64 * KIB, MIB, 16 * MIB)
-    for data_set in DATA_SETS
-    for name in (*EVERY_SIZE, *(ONE_STREAM if size == MIB else ()))
+    for data_set in EVERY_DATA_SET
+    for name in (*EVERY_SIZE, *(OTHER_CONTAINERS if size == MIB else ()))
 ]
 
 
 def contender(name: str, data_set: str, size: int) -> Contender:
-    return {**EVERY_SIZE, **ONE_STREAM}[name](chunk(data_set, size))
+    return {**EVERY_SIZE, **OTHER_CONTAINERS}[name](chunk(data_set, size))
 
 
 def describe(benchmark: BenchmarkFixture, operation: str, name: str, data_set: str, size: int, encoded: int) -> None:
-    """Put beside the times what they are of; `size` and `encoded` in bytes."""
+    """Store beside the times what was measured; `size` and `encoded` in bytes."""
     benchmark.group = f"{operation}, {data_set}, {size_name(size)}"
     benchmark.extra_info |= {
         "operation": operation,

@@ -1,13 +1,14 @@
-"""A batch of guest pages, as a migration has them: 128 of 4 KiB."""
+"""A batch of guest pages, of the size that a migration has: 128 pages of 4 KiB."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 from contenders import KIB, Contender, chunk
 from pytest_benchmark.fixture import BenchmarkFixture
-from raw_qpl import RawQpl
+from raw import Engine, RawDeflate, RawInflate
 
 from numcodecs_qpl import compress_pages, decompress_pages
 from numcodecs_qpl.bench.data import DATA_SETS
@@ -16,21 +17,25 @@ PAGE = 4 * KIB
 PAGES = 128
 
 
-def in_c(data: bytes, huffman: str) -> Contender:
-    loop = RawQpl(data, PAGE, dynamic=huffman == "dynamic", pages=True)
-    return Contender(loop.encode, loop.decode, loop.encoded_size)
+def in_c(data: bytes, huffman: str, engine: Engine) -> Contender:
+    deflate = RawDeflate(engine, data, PAGE, dynamic=huffman == "dynamic", pages=True)
+    return Contender(deflate, RawInflate.of(engine, deflate, data, PAGE, pages=True), deflate.size)
 
 
 def in_python(data: bytes, huffman: str) -> Contender:
     lengths, payload = compress_pages(data, PAGE, huffman)
     if decompress_pages(payload, lengths, PAGE) != data:
-        raise RuntimeError("the pages do not come back as they were")
+        raise RuntimeError("decompress_pages does not give back what was put in")
     return Contender(
         partial(compress_pages, data, PAGE, huffman), partial(decompress_pages, payload, lengths, PAGE), len(payload)
     )
 
 
-PAGE_FUNCTIONS = {"libqpl in C": in_c, "compress_pages, decompress_pages": in_python}
+PAGE_FUNCTIONS: dict[str, Callable[[bytes, str], Contender]] = {
+    "libqpl in C": partial(in_c, engine="libqpl"),
+    "ISA-L in C": partial(in_c, engine="ISA-L"),
+    "compress_pages, decompress_pages": in_python,
+}
 
 
 @pytest.mark.parametrize("name", PAGE_FUNCTIONS)

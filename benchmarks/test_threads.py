@@ -1,4 +1,4 @@
-"""Threads that share the members of one chunk of 16 MiB."""
+"""Threads that share the blocks of one chunk of 16 MiB."""
 
 from __future__ import annotations
 

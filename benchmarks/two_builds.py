@@ -1,8 +1,8 @@
 """Compare two builds of the package: by another compiler, with other options, or with CPython's limited API.
 
-Small calls, for that is where a build's own cost shows, and one large chunk. The builds take turns, a process each, on
-libqpl's software path. CPU time is noisy where a machine is shared; valgrind's instruction counts are not, but it has
-no AVX-512.
+It makes small calls, where a build's own cost shows, and calls on one large chunk. The builds take turns, a process
+each, on the software path. CPU time is noisy where a machine is shared. valgrind's instruction counts are not, but
+valgrind has no AVX-512.
 
 Each build is a folder made by ``pip install --no-deps --target FOLDER WHEEL``.
 """
