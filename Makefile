@@ -73,7 +73,9 @@ SECONDS ?= 60
 fuzz:
 	tools/fuzz.sh $(SECONDS)
 
-$(VENV)/ready:
+# A build folder that was configured before an option was added does not accept it: begin anew.
+$(VENV)/ready: meson.options
+	rm -rf build/make
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check meson-python ninja "Cython>=3.1"
 	touch $@
