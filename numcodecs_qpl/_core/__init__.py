@@ -1,9 +1,10 @@
 """The core: blocks of raw deflate, on an IAA or in software. It knows no container format."""
 
-from numcodecs_qpl._core.arguments import HUFFMAN, MAX_BLOCK
+from numcodecs_qpl._core.arguments import HUFFMAN, MAX_BLOCK, MAX_LEVEL
 from numcodecs_qpl._core.batch import engine_versions, reset_stats, software_versions, stats, works_side_by_side
 from numcodecs_qpl._core.blocks import (
     compress_blocks,
+    compress_stream,
     decompress_blocks,
     decompress_stream,
 )
@@ -28,6 +29,7 @@ from numcodecs_qpl._core.writer import BytesWriter
 __all__ = [
     "HUFFMAN",
     "MAX_BLOCK",
+    "MAX_LEVEL",
     "NO_LIBQPL",
     "PATH_SETTINGS",
     "BytesWriter",
@@ -37,6 +39,7 @@ __all__ = [
     "compress_blocks",
     "compress_pages",
     "compress_pages_into",
+    "compress_stream",
     "decompress_blocks",
     "decompress_pages",
     "decompress_stream",

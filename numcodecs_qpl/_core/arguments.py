@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 MAX_BLOCK = 2**31 - 1
 """Bytes of the largest block: ISA-L and libqpl count in 32 bits, and half of that fits into a signed int."""
 
+MAX_LEVEL = 9
+"""The highest level of zlib, and of its codecs in numcodecs and zarr; 0 is the lowest."""
+
 HUFFMAN = {"fixed": False, "dynamic": True}
 """Whether the tables are made for each block, by name."""
 

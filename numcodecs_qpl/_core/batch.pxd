@@ -28,5 +28,9 @@ cdef class Batch:
 
 # Room that compressing an open block of `size` bytes takes at the most.
 cdef size_t open_room(size_t size) noexcept
+# Room that `deflate_stream` takes for `size` bytes at the most.
+cdef size_t level_room(size_t size) noexcept
+# Compress into one final stream, in software, at level 0 (stored) to 9.
+cdef int deflate_stream(Block *block, Checksum checksum, int level) except -1
 # Inflate one final stream of unknown end. `read` and `block.written` say how much of it there was.
 cdef int inflate_stream(Block *block, Checksum checksum, size_t *read) except -1

@@ -12,7 +12,8 @@ from numcodecs_qpl._core.block cimport (
 from numcodecs_qpl._core.iaa cimport do_on_device, note_fallback
 from numcodecs_qpl._core.software cimport (
     SOFTWARE_RANDOM, SoftwareEngine, software_after_fork, software_checksum, software_deflate, software_give,
-    software_inflate, software_isal_version, software_join, software_libdeflate_version, software_no_bytes,
+    software_deflate_at_level, software_inflate, software_isal_version, software_join, software_level_bound,
+    software_libdeflate_version, software_no_bytes,
     software_set_random, software_store, software_stored_size, software_take,
 )
 
@@ -231,6 +232,24 @@ cdef class Batch:
 
 cdef size_t open_room(size_t size) noexcept:
     return software_stored_size(size) + STORED_NOTHING + MARGIN
+
+
+cdef size_t level_room(size_t size) noexcept:
+    return software_level_bound(size)
+
+
+cdef int deflate_stream(Block *block, Checksum checksum, int level) except -1:
+    cdef SoftwareEngine *engine = software_take()
+    if engine == NULL:
+        raise MemoryError("no memory for the software engine")
+    with nogil:
+        software_deflate_at_level(engine, level, block)
+        block.checksum = software_checksum(checksum, software_no_bytes(checksum), block.src, block.size)
+        software_give(engine)
+    if block.status != DONE:
+        raise MemoryError("no memory for the software engine")
+    atomic_fetch_add(&done[SOFTWARE][<int>COMPRESS], 1)
+    return 0
 
 
 cdef int inflate_stream(Block *block, Checksum checksum, size_t *read) except -1:

@@ -3,11 +3,11 @@
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcpy, memset
 
-from numcodecs_qpl._core.batch cimport Batch, inflate_stream, open_room
+from numcodecs_qpl._core.batch cimport Batch, deflate_stream, inflate_stream, level_room, open_room
 from numcodecs_qpl._core.block cimport ADLER32, COMPRESS, CRC32, DECOMPRESS, DONE, FULL, NO_CHECKSUM, Block
 from numcodecs_qpl._core.writer cimport BytesWriter
 
-from numcodecs_qpl._core.arguments import MAX_BLOCK
+from numcodecs_qpl._core.arguments import MAX_BLOCK, MAX_LEVEL
 
 CHECKSUMS = {"": NO_CHECKSUM, "crc32": CRC32, "adler32": ADLER32}
 """Checksums of the uncompressed bytes, by name; that of nothing is 0."""
@@ -102,6 +102,48 @@ def compress_blocks(
         end = block.dst + block.written
     memcpy(end, <const uint8_t *>LAST_BLOCK, len(LAST_BLOCK))
     return writer, end + len(LAST_BLOCK) - start, batch.joined_checksum()
+
+
+def compress_stream(const uint8_t[::1] src not None, int level, *, str checksum, bytes head):
+    """Compress `src` into one stream at a level, in software, with distances up to 32 KiB.
+
+    Parameters
+    ----------
+    src : buffer of bytes
+        Bytes to compress, of any number.
+    level : int
+        0 (stored) to 9: libdeflate's levels.
+    checksum : {"", "crc32", "adler32"}
+        Checksum to take of `src`.
+    head : bytes
+        Bytes to write before the stream.
+
+    Returns
+    -------
+    writer : BytesWriter
+        Holds all this.
+    end : int
+        Offset in `writer` of the first byte after the stream.
+    checksum : int
+
+    Raises
+    ------
+    ValueError
+        If `level` is out of range.
+    """
+    if not 0 <= level <= MAX_LEVEL:
+        raise ValueError(f"level is {level}; it must be 0 to {MAX_LEVEL}")
+    cdef uint8_t nothing = 0
+    cdef Block block
+    memset(&block, 0, sizeof(block))
+    block.size = src.shape[0]
+    block.src = &src[0] if block.size else &nothing
+    block.room = level_room(block.size)
+    cdef BytesWriter writer = BytesWriter(len(head) + block.room)
+    memcpy(writer.start(), <const uint8_t *>head, len(head))
+    block.dst = writer.start() + len(head)
+    deflate_stream(&block, CHECKSUMS[checksum], level)
+    return writer, len(head) + block.written, block.checksum
 
 
 def decompress_blocks(

@@ -1,4 +1,5 @@
-/* The software engine: ISA-L deflates with 4 KiB of history, libdeflate inflates. See software.h. */
+/* The software engine: ISA-L deflates with 4 KiB of history, libdeflate at a level and with 32 KiB; libdeflate inflates.
+   See software.h. */
 
 #include "software.h"
 
@@ -47,6 +48,8 @@ void software_set_random(const uint8_t bytes[SOFTWARE_RANDOM])
 struct SoftwareEngine {
     struct isal_zstream *stream; /* made when first needed, as the others are */
     uint8_t *level_buffer;
+    struct libdeflate_compressor *compressor;
+    int level;                   /* of `compressor` */
     struct libdeflate_decompressor *decompressor;
     uint8_t *copy;               /* of an open block, with `closing` behind it */
     size_t copy_size;
@@ -90,6 +93,7 @@ void software_give(SoftwareEngine *engine)
     pthread_mutex_unlock(&pool.lock);
     if (keep)
         return;
+    libdeflate_free_compressor(engine->compressor);
     libdeflate_free_decompressor(engine->decompressor);
     free(engine->stream);
     free(engine->level_buffer);
@@ -166,6 +170,26 @@ void software_deflate(SoftwareEngine *engine, const Task *task, Block *block)
     }
     block->status = isal_deflate_stateless(stream) == COMP_OK ? DONE : FULL;
     block->written = stream->total_out;
+}
+
+size_t software_level_bound(size_t size)
+{
+    return libdeflate_deflate_compress_bound(NULL, size);
+}
+
+void software_deflate_at_level(SoftwareEngine *engine, int level, Block *block)
+{
+    if (!engine->compressor || engine->level != level) {
+        libdeflate_free_compressor(engine->compressor);
+        engine->compressor = libdeflate_alloc_compressor(level);
+        engine->level = level;
+    }
+    if (!engine->compressor) {
+        block->status = NO_MEMORY;
+        return;
+    }
+    block->written = libdeflate_deflate_compress(engine->compressor, block->src, block->size, block->dst, block->room);
+    block->status = block->written ? DONE : FULL;
 }
 
 /* ---- Inflate ----------------------------------------------------------------------------------------------- */

@@ -21,6 +21,11 @@ void software_deflate(SoftwareEngine *engine, const Task *task, Block *block);
 void software_store(const Task *task, Block *block);
 size_t software_stored_size(size_t size);
 
+/* Compress bytes of any number into a whole stream, at level 0 (stored) to 9, with distances up to 32 KiB. Sets `written`
+   and `status`; never FULL if `room` is at least software_level_bound(size). */
+void software_deflate_at_level(SoftwareEngine *engine, int level, Block *block);
+size_t software_level_bound(size_t size);
+
 /* Inflate a block. Sets `written` and `status`. DONE proves of an open block that it inflates to exactly `room` bytes
    and ends with its input. Of a final block it proves neither: see `written`, and `read`, the bytes of input used, which
    is set for final blocks only. */

@@ -16,6 +16,8 @@ cdef extern from "software.h" nogil:
     void software_deflate(SoftwareEngine *engine, const Task *task, Block *block)
     void software_store(const Task *task, Block *block)
     size_t software_stored_size(size_t size)
+    void software_deflate_at_level(SoftwareEngine *engine, int level, Block *block)
+    size_t software_level_bound(size_t size)
     void software_inflate(SoftwareEngine *engine, const Task *task, Block *block, size_t *read)
     uint32_t software_checksum(Checksum kind, uint32_t before, const uint8_t *bytes, size_t size)
     uint32_t software_no_bytes(Checksum kind)

@@ -16,6 +16,7 @@ from numcodecs_qpl._core import (
     BytesWriter,
     CorruptDataError,
     compress_blocks,
+    compress_stream,
     decompress_blocks,
     get_threads,
     works_side_by_side,
@@ -26,6 +27,8 @@ from numcodecs_qpl.containers.streams import MAX_EXPANSION, Reader, check_filled
 FHCRC, FEXTRA, FNAME, FCOMMENT = 2, 4, 8, 16
 _RESERVED = 0xE0
 _OS_UNKNOWN = 255
+_XFL = {1: 4, 9: 2}
+"""XFL of the fastest and the best level (RFC 1952, 2.3.1); 0 of the others."""
 
 _FIXED = struct.Struct("<3sBIBB")
 """Magic number, FLG, MTIME, XFL, OS."""
@@ -67,8 +70,18 @@ def encode(src: memoryview, *, dynamic: bool, block_size: int) -> bytes:
     return writer.finish(end, TRAILER.pack(crc, len(src)))
 
 
-def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | None:
+def encode_at_level(src: memoryview, level: int) -> bytes:
+    """Compress `src` into one member without an index, in software: level 0 (stored) to 9, a window of 32 KiB."""
+    head = _FIXED.pack(GZIP, 0, 0, _XFL.get(level, 0), _OS_UNKNOWN)
+    writer, end, crc = compress_stream(src, level, checksum="crc32", head=head)
+    return writer.finish(end, TRAILER.pack(crc, len(src) & 0xFFFFFFFF))
+
+
+def decode(src: memoryview, out: memoryview | None, reader: Reader, *, lenient: bool = False) -> bytes | None:
     """Inflate every member of `src`, of any producer.
+
+    A lenient call does as Python's `gzip` and numcodecs' GZip do: no bytes at all are no member, an `out` that is too
+    large is filled in part, and of a header neither reserved flags nor the CRC-16 are checked.
 
     Raises
     ------
@@ -77,14 +90,16 @@ def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | N
     ValueError
         If `out` is of another size than the data inflates to.
     """
-    start, extra = _header(src, 0)
+    if lenient and not len(src):
+        return None if out is not None else b""
+    start, extra = _header(src, 0, lenient)
     if works_side_by_side():
         plan = _plan_blocks(src, start, extra) or _plan_members(src, extra)
         if plan is not None and (out is None or len(out) == sum(plan.sizes)):
             memory = BytesWriter(sum(plan.sizes)) if out is None else out
             if _follow(plan, src, memory):
                 return memory.finish(len(memory)) if isinstance(memory, BytesWriter) else None
-    return _decode_serially(src, start, out, reader)
+    return _decode_serially(src, start, out, reader, lenient)
 
 
 class _Plan(NamedTuple):
@@ -97,7 +112,7 @@ class _Plan(NamedTuple):
     final: bool
 
 
-def _header(src: memoryview, at: int) -> tuple[int, int]:
+def _header(src: memoryview, at: int, lenient: bool = False) -> tuple[int, int]:
     """Offset of the first byte after the member header at `at`, and that of its XLEN; 0 if it has none."""
     if len(src) - at >= _WITH_EXTRA.size:
         beginning, size = _WITH_EXTRA.unpack_from(src, at)
@@ -108,7 +123,7 @@ def _header(src: memoryview, at: int) -> tuple[int, int]:
     if len(head) < _FIXED.size or not head.startswith(GZIP):
         raise _no_header(src, at)
     flags = head[len(GZIP)]
-    if flags & _RESERVED:
+    if flags & _RESERVED and not lenient:
         raise CorruptDataError(f"the gzip header at byte {at} has reserved flags: {flags:#04x}")
     end = at + _FIXED.size
     extra = 0
@@ -121,7 +136,7 @@ def _header(src: memoryview, at: int) -> tuple[int, int]:
                 end = _after_zero(src, end, at)
         if flags & FHCRC:
             stated = int.from_bytes(src[end : end + 2], "little")
-            if end + 2 <= len(src) and zlib.crc32(src[at:end]) & 0xFFFF != stated:
+            if not lenient and end + 2 <= len(src) and zlib.crc32(src[at:end]) & 0xFFFF != stated:
                 raise CorruptDataError(f"the gzip header at byte {at} is damaged: it does not have its own CRC-16")
             end += 2
     if end > len(src):
@@ -237,7 +252,9 @@ def _follow(plan: _Plan, src: memoryview, dst: memoryview | BytesWriter) -> bool
     return crcs == plan.crcs
 
 
-def _decode_serially(src: memoryview, start: int, out: memoryview | None, reader: Reader) -> bytes | None:
+def _decode_serially(
+    src: memoryview, start: int, out: memoryview | None, reader: Reader, lenient: bool
+) -> bytes | None:
     """Inflate member after member; the stream of the first begins at `start`."""
     pieces: list[bytes] = []
     at = total = 0
@@ -260,13 +277,16 @@ def _decode_serially(src: memoryview, start: int, out: memoryview | None, reader
         if at < len(src):
             at = skip_padding(src, at)
         if at == len(src):
-            check_filled(out, total)
+            if not lenient:
+                check_filled(out, total)
             reader.size_hint = total
             return None if out is not None else pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        start, _ = _header(src, at)
+        start, _ = _header(src, at, lenient)
 
 
 def _guess(src: memoryview, reader: Reader) -> int:
     """Bytes that the chunk inflates to, if the trailer at its end is that of its only member."""
     _, size = TRAILER.unpack_from(src, len(src) - TRAILER.size)
+    if reader.size_hint and size == reader.size_hint & 0xFFFFFFFF:
+        return reader.size_hint  # the trailer leaves out what is above 32 bits
     return int(size) if 0 < size <= MAX_EXPANSION * len(src) else first_guess(src, reader)

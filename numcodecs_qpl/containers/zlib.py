@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from numcodecs_qpl._core import CorruptDataError, compress_blocks
+from numcodecs_qpl._core import CorruptDataError, compress_blocks, compress_stream
 from numcodecs_qpl.containers.beginnings import is_zlib, looks_like
 from numcodecs_qpl.containers.streams import Reader, check_filled, check_nothing_follows, first_guess, inflate
 
 HEADER = b"\x48\x0d"
 """Deflate, 4 KiB window, no dictionary; the low five bits of FLG make it a multiple of 31."""
+_HEADERS = ((1, b"\x78\x01"), (5, b"\x78\x5e"), (6, b"\x78\x9c"), (9, b"\x78\xda"))
+"""Deflate, 32 KiB window, FLEVEL 0 to 3 (RFC 1950, 2.2), with the highest level that zlib gives each."""
 _TRAILER_SIZE = 4
 _FDICT = 0x20
 _WHAT = "the zlib stream"
@@ -19,8 +21,15 @@ def encode(src: memoryview, *, dynamic: bool, block_size: int) -> bytes:
     return writer.finish(end, adler.to_bytes(_TRAILER_SIZE, "big"))
 
 
-def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | None:
-    """Inflate one zlib stream of any producer.
+def encode_at_level(src: memoryview, level: int) -> bytes:
+    """Compress `src` as one stream at level 0 (stored) to 9, in software, with a window of 32 KiB."""
+    header = next(header for highest, header in _HEADERS if level <= highest)
+    writer, end, adler = compress_stream(src, level, checksum="adler32", head=header)
+    return writer.finish(end, adler.to_bytes(_TRAILER_SIZE, "big"))
+
+
+def decode(src: memoryview, out: memoryview | None, reader: Reader, *, lenient: bool = False) -> bytes | None:
+    """Inflate one zlib stream of any producer. A lenient call ignores what follows it, as ``zlib.decompress`` does.
 
     Raises
     ------
@@ -41,7 +50,8 @@ def decode(src: memoryview, out: memoryview | None, reader: Reader) -> bytes | N
             f"the zlib stream is damaged: its bytes have Adler-32 {adler:08x}, its end (byte {stream_end}) says "
             f"{stated:08x}"
         )
-    check_nothing_follows(src, end, _WHAT)
+    if not lenient:
+        check_nothing_follows(src, end, _WHAT)
     check_filled(out, size)
     reader.size_hint = size
     return data
