@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import defaultdict
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
@@ -27,7 +28,7 @@ from report import markdown
 from zarr.codecs import GzipCodec, ZstdCodec
 
 import numcodecs_qpl
-from numcodecs_qpl.zarr import QPL, disable_gzip, enable_gzip
+from numcodecs_qpl.zarr import QPL
 
 SIZE = 128 * MIB
 CHUNK = 4 * MIB
@@ -65,7 +66,8 @@ def in_workers(values: np.ndarray[Any, Any], step: int, client: Client) -> da.Ar
 
 def timed(case: Case, client: Client, held: da.Array, store: Path) -> float:
     """Seconds that a case takes."""
-    client.run(enable_gzip if case.codec.endswith("served") else disable_gzip)
+    serve = partial(numcodecs_qpl.enable, instances=True)
+    client.run(serve if case.codec.endswith("served") else numcodecs_qpl.disable)
     array: Any = zarr.open_array(store, mode="r+")
     if case.operation == "write":
         work = da.store(held, array, lock=False, compute=False)

@@ -17,6 +17,7 @@ from numcodecs_qpl._core import (
     stats,
 )
 from numcodecs_qpl.codec import QPL
+from numcodecs_qpl.serve import disable, enable, enabled
 
 __version__ = version("numcodecs-qpl")
 
@@ -27,6 +28,9 @@ __all__ = [
     "__version__",
     "compress_pages",
     "decompress_pages",
+    "disable",
+    "enable",
+    "enabled",
     "get_numa",
     "get_path",
     "get_threads",

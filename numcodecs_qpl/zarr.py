@@ -1,4 +1,4 @@
-"""QPL for zarr v3, and zarr's own gzip codec served by us.
+"""QPL for zarr v3, and zarr's core codec gzip served by this package.
 
 For zarr v2, `numcodecs_qpl.QPL` itself is the compressor.
 """
@@ -6,35 +6,54 @@ For zarr v2, `numcodecs_qpl.QPL` itself is the compressor.
 from __future__ import annotations
 
 import asyncio
-import threading
+import math
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 try:
     from zarr.abc.codec import BytesBytesCodec
-    from zarr.codecs import GzipCodec
+    from zarr.codecs import GzipCodec as ZarrsGzipCodec
     from zarr.core.buffer.cpu import as_numpy_array_wrapper
     from zarr.core.common import parse_named_configuration
+    from zarr.registry import get_codec_class
 except ImportError as error:
     needed = 'numcodecs_qpl.zarr needs zarr 3.1.6 or later: pip install "numcodecs-qpl[zarr]"'
     raise ImportError(f"{needed} ({error})") from error
 
-from numcodecs_qpl import codec
+from numcodecs_qpl import codec, serve
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from numcodecs.abc import Codec
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer
     from zarr.core.common import JSON
 
-__all__ = ["QPL", "disable_gzip", "enable_gzip"]
+__all__ = ["QPL", "GzipCodec"]
+
+
+class _ByCodec(BytesBytesCodec):
+    """A bytes-to-bytes codec that works through a numcodecs codec, ``_codec``, in threads."""
+
+    _codec: Codec
+
+    def _encode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
+        return as_numpy_array_wrapper(self._codec.encode, chunk_bytes, chunk_spec.prototype)
+
+    def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        return as_numpy_array_wrapper(self._codec.decode, chunk_bytes, chunk_spec.prototype)
+
+    async def _encode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
+        return await asyncio.to_thread(self._encode_sync, chunk_bytes, chunk_spec)
+
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)
 
 
 @dataclass(frozen=True)
-class QPL(BytesBytesCodec):
+class QPL(_ByCodec):
     """`numcodecs_qpl.QPL` as a zarr v3 codec, named ``numcodecs.qpl`` in the metadata.
 
     Parameters
@@ -86,63 +105,47 @@ class QPL(BytesBytesCodec):
     def _codec(self) -> codec.QPL:
         return codec.QPL(self.container, self.block_size, self.huffman)
 
-    def _encode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
-        return as_numpy_array_wrapper(self._codec.encode, chunk_bytes, chunk_spec.prototype)
-
-    def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        return as_numpy_array_wrapper(self._codec.decode, chunk_bytes, chunk_spec.prototype)
-
-    async def _encode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
-        return await asyncio.to_thread(self._encode_sync, chunk_bytes, chunk_spec)
-
-    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)
-
     def compute_encoded_size(self, _input_byte_length: int, _chunk_spec: ArraySpec) -> int:
         """Not to be known beforehand: raises NotImplementedError, as zarr wants of a compressor."""
         raise NotImplementedError
 
 
-_SEAM = "_gzip_codec"
-"""The attribute of zarr's GzipCodec that does its work, in zarr 3.1.6 and 3.4.2."""
+class _FromRegistry:
+    """Pickled, it becomes the class that zarr's registry has for a codec where it is unpickled."""
 
-_switch = threading.Lock()
-_zarrs_own: Any = None
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return get_codec_class, (self.name,)
 
 
-def enable_gzip() -> None:
-    """Let zarr's core ``gzip`` codec run on this package, in this process, both ways.
+class GzipCodec(_ByCodec, ZarrsGzipCodec):
+    """zarr's core codec ``gzip``, done by this package: the same metadata, and equal to zarr's own.
 
-    Every zarr reads the output. Chunks of any gzip are read. Arrays that are already open switch too. The codec's
-    level stays in the metadata but is ignored: QPL has one level. Calling this again changes nothing. Worker processes
-    (dask, multiprocessing) have to call it themselves. Chunks that are written may have up to 2**31 - 1 bytes, and
-    format 2 keeps numcodecs' gzip.
-
-    Raises
-    ------
-    RuntimeError
-        If this zarr's GzipCodec is not made as those that this was written for.
+    `numcodecs_qpl.enable` chooses it. So does the environment variable
+    ``ZARR_CODECS__GZIP=numcodecs_qpl.zarr.GzipCodec``, or the same in zarr's configuration. zarr finds it by an entry
+    point in the group ``zarr.codecs.gzip``. What is written at which level: see `numcodecs_qpl.serve.GZip`.
     """
-    global _zarrs_own
-    with _switch:
-        if _zarrs_own is not None:
-            return
-        if not isinstance(vars(GzipCodec).get(_SEAM), cached_property):
-            raise RuntimeError(
-                f"zarr {version('zarr')}'s GzipCodec cannot be served by numcodecs-qpl: it has no {_SEAM}, as those of "
-                "zarr 3.1.6 to 3.4.2 have; take one of these versions, or numcodecs_qpl.zarr.QPL"
-            )
-        _zarrs_own = vars(GzipCodec)[_SEAM]
-        # One for all: what it learns of a producer of gzip helps with every array. A property, which wins over what
-        # instances have cached of zarr's own.
-        ours = codec.QPL()
-        setattr(GzipCodec, _SEAM, property(lambda self: ours))
 
+    def __init__(self, *, level: int = 5) -> None:
+        super().__init__(level=level)
+        serve.warn_of_zarrs()
 
-def disable_gzip() -> None:
-    """Give zarr's core ``gzip`` codec back to zarr. Calling this without `enable_gzip` changes nothing."""
-    global _zarrs_own
-    with _switch:
-        if _zarrs_own is not None:
-            setattr(GzipCodec, _SEAM, _zarrs_own)
-            _zarrs_own = None
+    @cached_property
+    def _codec(self) -> serve.GZip:
+        return serve.GZip(self.level)
+
+    def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        # Wrong where another codec stands between this one and the array; a wrong size costs time only.
+        item = chunk_spec.dtype.to_native_dtype().itemsize
+        self._codec.expect(math.prod(chunk_spec.shape) * item)
+        return super()._decode_sync(chunk_bytes, chunk_spec)
+
+    def __eq__(self, other: object) -> bool:
+        return self.level == other.level if isinstance(other, ZarrsGzipCodec) else NotImplemented
+
+    __hash__ = ZarrsGzipCodec.__hash__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return object.__new__, (_FromRegistry("gzip"),), {"level": self.level}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import sysconfig
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -25,6 +28,16 @@ def environment(**changes: str) -> dict[str, str]:
     unwanted = ("NUMCODECS_QPL_", "PYTHONUNBUFFERED")
     kept = {name: text for name, text in os.environ.items() if not name.startswith(unwanted)}
     return kept | {"PYTHONWARNINGS": "error"} | changes
+
+
+def python_without_us(folder: Path) -> list[str]:
+    """Command of a Python that has every installed package but this one; `folder` is filled with links to them."""
+    site = Path(sysconfig.get_path("purelib"))
+    folder.mkdir()
+    for installed in site.iterdir():
+        if not installed.name.startswith("numcodecs_qpl"):
+            (folder / installed.name).symlink_to(installed)
+    return ["env", f"PYTHONPATH={folder}", sys.executable, "-S", "-W", "error"]
 
 
 def missing(*programs: str) -> str:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +47,7 @@ def cluster() -> Iterator[LocalCluster]:
 def client(cluster: LocalCluster) -> Iterator[Client]:
     with Client(cluster) as made:
         made.wait_for_workers(2)
-        made.register_worker_callbacks(numcodecs_qpl.zarr.enable_gzip)
+        made.register_worker_callbacks(partial(numcodecs_qpl.enable, instances=True))
         made.run(numcodecs_qpl.reset_stats)
         yield made
 
@@ -137,7 +138,7 @@ import sys
 import dask, dask.array as da, numpy as np, zarr
 from distributed import Client, LocalCluster
 import numcodecs_qpl
-from numcodecs_qpl.zarr import QPL, enable_gzip
+from numcodecs_qpl.zarr import QPL
 
 assert numcodecs_qpl.QPL().encode(b"abc")  # the devices are open in the parent before there are workers
 assert numcodecs_qpl.stats()["hardware"]["compressed"] == 1

@@ -58,9 +58,9 @@ def pipeline(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(params=CODECS)
 def codec(request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of a codec; gzip is served by us."""
-    numcodecs_qpl.zarr.enable_gzip()
+    numcodecs_qpl.enable(instances=True)
     yield request.param
-    numcodecs_qpl.zarr.disable_gzip()
+    numcodecs_qpl.disable()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""zarr v2 and v3, in the pipelines that the installed zarr has, and zarr's own gzip served by us."""
+"""zarr v2 and v3, in the pipelines that the installed zarr has."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import zarr
-from zarr.codecs import BytesCodec, GzipCodec, ShardingCodec
+from zarr.codecs import BytesCodec, ShardingCodec
 from zarr.core import codec_pipeline
 from zarr.core.buffer import default_buffer_prototype
 
 import numcodecs_qpl
 from numcodecs_qpl import CorruptDataError
-from numcodecs_qpl.zarr import QPL, disable_gzip, enable_gzip
+from numcodecs_qpl.zarr import QPL
 
 RNG = np.random.default_rng(3)
 DATA = np.cumsum(RNG.integers(-3, 4, (120, 130)), axis=1, dtype="i4")
@@ -53,14 +53,6 @@ def pipeline(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each codec pipeline that the installed zarr has."""
     with zarr.config.set({"codec_pipeline.path": f"zarr.core.codec_pipeline.{request.param}"}):
         yield request.param
-
-
-@pytest.fixture
-def served() -> Iterator[None]:
-    """zarr's gzip codec runs on us."""
-    enable_gzip()
-    yield
-    disable_gzip()
 
 
 def chunk_files(store: Path) -> list[Path]:
@@ -256,67 +248,3 @@ except ImportError as error:
     print(error)
 """
     assert 'pip install "numcodecs-qpl[zarr]"' in run_python(code)
-
-
-# ---- zarr's gzip ------------------------------------------------------------------------------------------------
-
-
-def compressed_blocks() -> int:
-    return numcodecs_qpl.stats()["software"]["compressed"]
-
-
-def is_one_member(stored: bytes) -> bool:
-    member = zlib.decompressobj(wbits=31)
-    member.decompress(stored)
-    return member.eof and not member.unused_data
-
-
-@pytest.mark.usefixtures("pipeline", "served")
-def test_served_gzip_writes_single_members_that_plain_zarr_reads(tmp_path: Path) -> None:
-    data = np.cumsum(RNG.integers(-3, 4, (700, 800)), axis=1, dtype="i4")
-    before = compressed_blocks()
-    zarr.create_array(tmp_path, data=data, chunks=(350, 400), compressors=GzipCodec(level=7))
-    assert compressed_blocks() == before + 4 * -(-350 * 400 * 4 // 65536)
-    files = chunk_files(tmp_path)
-    assert len(files) == 4
-    assert all(is_one_member(file.read_bytes()) for file in files)
-    code = "import sys, zarr; print(int(zarr.open_array(sys.argv[1])[:].sum()), 'numcodecs_qpl' in sys.modules)"
-    assert run_python(code, tmp_path) == f"{data.sum()} False\n"
-    metadata = json.loads((tmp_path / "zarr.json").read_text())
-    assert metadata["codecs"][-1] == {"name": "gzip", "configuration": {"level": 7}}
-
-
-@pytest.mark.usefixtures("pipeline")
-def test_an_open_array_switches_at_once_there_and_back() -> None:
-    disable_gzip()
-    array = zarr.create_array({}, data=DATA, chunks=DATA.shape, compressors=GzipCodec())
-    array[0, 0] = 1
-    before = compressed_blocks()
-    enable_gzip()
-    enable_gzip()
-    array[0, 0] = 2
-    assert (array[0, 0], compressed_blocks()) == (2, before + 1)
-    disable_gzip()
-    disable_gzip()
-    array[0, 0] = 3
-    assert (array[0, 0], compressed_blocks()) == (3, before + 1)
-    assert np.array_equal(array[1:], DATA[1:])
-
-
-def test_served_gzip_reads_what_plain_zarr_wrote(served: None) -> None:
-    disable_gzip()
-    array = zarr.create_array(
-        {}, data=np.tile(RNG.integers(0, 99, 9000), 20), chunks=(90_000,), compressors=GzipCodec()
-    )
-    plain = array[:]
-    enable_gzip()
-    numcodecs_qpl.reset_stats()
-    assert np.array_equal(array[:], plain)
-    assert numcodecs_qpl.stats()["software"]["decompressed"] == 2
-
-
-def test_a_zarr_whose_gzip_codec_is_made_otherwise_is_refused_by_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(GzipCodec, "_gzip_codec")
-    with pytest.raises(RuntimeError, match=rf"zarr {zarr.__version__}'s GzipCodec cannot be served .* 3\.1\.6"):
-        enable_gzip()
-    disable_gzip()

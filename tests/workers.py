@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from zarr.codecs import GzipCodec
+from typing import NamedTuple
 
 import numcodecs_qpl
 
@@ -23,12 +21,11 @@ class Settings(NamedTuple):
 
 def settings() -> Settings:
     """Those of this process."""
-    codec: Any = GzipCodec()
     return Settings(
         numcodecs_qpl.get_path(),
         numcodecs_qpl.get_threads(),
         numcodecs_qpl.get_numa(),
-        isinstance(codec._gzip_codec, numcodecs_qpl.QPL),
+        "gzip" in numcodecs_qpl.enabled(),
     )
 
 
