@@ -32,8 +32,8 @@ _DEFAULT_LEVEL = 6
 class GZip(numcodecs.gzip.GZip):  # type: ignore[misc]
     """numcodecs' GZip, done by this package: the same config, the same results, and equal where codecs are compared.
 
-    In software, level 0 stores, and levels 1 to 9 are libdeflate's; -1 is level 6. On an IAA all levels but 0 are the
-    device's one level, unless `enable` was called with ``compress="software"``.
+    In software, level 0 stores, and levels 1 to 9 are libdeflate's; -1 is level 6. On an IAA, all levels but 0 are the
+    device's one level, unless `numcodecs_qpl.enable` was called with ``compress="software"``.
     """
 
     def __init__(self, level: int = 1) -> None:
