@@ -68,7 +68,13 @@ class QPL(Codec):  # type: ignore[misc]
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> QPL:
         """Make the codec from its config; the `level` of 0.1.0's draft, 1 or 3, is ignored."""
-        return cls(**without_level(config))
+        config = dict(config)
+        level = config.pop("level", _DRAFT_LEVELS[0])
+        if type(level) is not int or level not in _DRAFT_LEVELS:
+            raise ValueError(
+                f"level is {level!r}; QPL has no levels, and its draft had {_DRAFT_LEVELS[0]} and {_DRAFT_LEVELS[1]}"
+            )
+        return cls(**config)
 
     def encode(self, buf: Any) -> bytes:
         """Compress a chunk.
@@ -145,14 +151,3 @@ class QPL(Codec):  # type: ignore[misc]
             f"{type(self).__name__}(container={self.container!r}, block_size={self.block_size}, "
             f"huffman={self.huffman!r})"
         )
-
-
-def without_level(config: dict[str, Any]) -> dict[str, Any]:
-    """A config without the `level` that 0.1.0's draft wrote; ValueError if it is not one of the draft's."""
-    config = dict(config)
-    level = config.pop("level", _DRAFT_LEVELS[0])
-    if type(level) is not int or level not in _DRAFT_LEVELS:
-        raise ValueError(
-            f"level is {level!r}; QPL has no levels, and its draft had {_DRAFT_LEVELS[0]} and {_DRAFT_LEVELS[1]}"
-        )
-    return config

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["QPL", "GzipCodec"]
 
+_NAME = "numcodecs_qpl.qpl"
+"""The codec's name in zarr format 3, which `pyproject.toml` has too."""
+
 
 class _ByCodec(BytesBytesCodec):
     """A bytes-to-bytes codec that works through a numcodecs codec, ``_codec``, in threads."""
@@ -54,7 +57,7 @@ class _ByCodec(BytesBytesCodec):
 
 @dataclass(frozen=True)
 class QPL(_ByCodec):
-    """`numcodecs_qpl.QPL` as a zarr v3 codec, named ``numcodecs.qpl`` in the metadata.
+    """`numcodecs_qpl.QPL` as a zarr v3 codec, named ``numcodecs_qpl.qpl`` in the metadata.
 
     Parameters
     ----------
@@ -92,14 +95,14 @@ class QPL(_ByCodec):
     @classmethod
     def from_dict(cls, data: dict[str, JSON]) -> Self:
         """Make the codec from its entry in ``zarr.json``."""
-        _, configuration = parse_named_configuration(data, "numcodecs.qpl", require_configuration=False)
-        return cls(**codec.without_level(configuration or {}))
+        _, configuration = parse_named_configuration(data, _NAME, require_configuration=False)
+        return cls(**(configuration or {}))  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, JSON]:
         """The codec's entry in ``zarr.json``: its name and what shapes the bytes."""
         configuration = self._codec.get_config()
         del configuration["id"]
-        return {"name": "numcodecs.qpl", "configuration": configuration}
+        return {"name": _NAME, "configuration": configuration}
 
     @cached_property
     def _codec(self) -> codec.QPL:

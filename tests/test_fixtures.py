@@ -16,7 +16,6 @@ import numcodecs
 import numpy as np
 import pytest
 
-import numcodecs_qpl.zarr
 from numcodecs_qpl import QPL, __version__, _core, decompress_pages
 
 FIXTURES = Path(__file__).with_name("fixtures")
@@ -68,15 +67,6 @@ def test_the_bytes_that_are_written_with_fixed_tables_have_not_changed(case: Pat
     codec = numcodecs.get_codec(json.loads(case.read_text()))
     for file in case.parent.glob("*.bin"):
         assert codec.encode(ARRAYS[file.stem]) == file.read_bytes(), _core.engine_versions()
-
-
-@pytest.mark.parametrize("level", [1, 3])
-def test_zarr_metadata_of_the_draft_still_opens(level: int) -> None:
-    configuration: Any = {"level": level, "container": "gzip", "block_size": 4096, "huffman": "fixed"}
-    codec = numcodecs_qpl.zarr.QPL.from_dict({"name": "numcodecs.qpl", "configuration": configuration})
-    assert codec == numcodecs_qpl.zarr.QPL(block_size=4096, huffman="fixed")
-    with pytest.raises(ValueError, match="level is 2; QPL has no levels, and its draft had 1 and 3"):
-        numcodecs_qpl.zarr.QPL.from_dict({"name": "numcodecs.qpl", "configuration": {"level": 2}})
 
 
 def main() -> None:

@@ -162,7 +162,7 @@ def test_the_zarr_group_is_of_our_codec_and_stores_no_chunk_of_zeros(folder: Pat
         array = array_of(group, entry["array"].partition("/")[2])
         assert (array.shape, array.dtype) == ((entry["used_length"] // PAGE, PAGE), np.dtype(np.uint8))
         codecs = json.loads((outcome.out / entry["array"] / "zarr.json").read_text())["codecs"]
-        assert "numcodecs.qpl" in [codec["name"] for codec in codecs]
+        assert "numcodecs_qpl.qpl" in [codec["name"] for codec in codecs]
     ram = np.asarray(array_of(group, "m")[:])
     chunk = array_of(group, "m").chunks[0]
     stored = {int(path.parent.name) for path in (outcome.out / "ram.zarr" / "m" / "c").glob("*/0")}

@@ -183,7 +183,7 @@ def test_a_fresh_process_finds_the_codec_by_its_name(tmp_path: Path) -> None:
 import sys, numpy as np, zarr
 array = zarr.open_array(sys.argv[1], mode="r")
 print(type(array.compressors[0]).__module__, int(array[:].sum()))
-codec = {"name": "numcodecs.qpl", "configuration": {"block_size": 1000}}
+codec = {"name": "numcodecs_qpl.qpl", "configuration": {"block_size": 1000}}
 zarr.create_array(sys.argv[2], data=array[:], chunks=(9, 9), compressors=codec)
 """
     zarr.create_array(tmp_path / "a", data=DATA, chunks=(50, 40), compressors=QPL(block_size=1000))
@@ -217,7 +217,7 @@ def test_a_v3_codec_survives_json_and_pickle_and_equals_itself(config: dict[str,
         assert hash(again) == hash(codec)
         assert again._codec == codec._codec
     assert codec != QPL(block_size=12345)
-    assert codec.to_dict() == {"name": "numcodecs.qpl", "configuration": _without_id(numcodecs_qpl.QPL(**config))}
+    assert codec.to_dict() == {"name": "numcodecs_qpl.qpl", "configuration": _without_id(numcodecs_qpl.QPL(**config))}
 
 
 def _without_id(codec: numcodecs_qpl.QPL) -> dict[str, Any]:
@@ -225,8 +225,8 @@ def _without_id(codec: numcodecs_qpl.QPL) -> dict[str, Any]:
 
 
 def test_a_name_alone_is_the_default_codec_and_another_name_is_refused() -> None:
-    assert QPL.from_dict({"name": "numcodecs.qpl"}) == QPL()
-    with pytest.raises(ValueError, match=r"numcodecs\.qpl"):
+    assert QPL.from_dict({"name": "numcodecs_qpl.qpl"}) == QPL()
+    with pytest.raises(ValueError, match=r"numcodecs_qpl\.qpl"):
         QPL.from_dict({"name": "gzip", "configuration": {}})
 
 

@@ -61,7 +61,7 @@ def test_equal_codecs_are_one_key_and_others_are_not() -> None:
 
 def test_unknown_configuration_in_the_metadata_is_refused() -> None:
     with pytest.raises(TypeError, match="window"):
-        QPL.from_dict({"name": "numcodecs.qpl", "configuration": {"window": 12}})
+        QPL.from_dict({"name": "numcodecs_qpl.qpl", "configuration": {"window": 12}})
 
 
 @pytest.mark.usefixtures("pipeline")
