@@ -52,6 +52,9 @@ class QPL(Codec):  # type: ignore[misc]
     True
     """
 
+    # The public name, in repr and in zarr's errors: `numcodecs_qpl.zarr.QPL` is another class.
+    __module__ = "numcodecs_qpl"
+
     codec_id = "qpl"
 
     def __init__(
@@ -148,6 +151,6 @@ class QPL(Codec):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}(container={self.container!r}, block_size={self.block_size}, "
-            f"huffman={self.huffman!r})"
+            f"{type(self).__module__}.{type(self).__qualname__}("
+            f"container={self.container!r}, block_size={self.block_size}, huffman={self.huffman!r})"
         )

@@ -104,6 +104,8 @@ class QPL(_ByCodec):
         del configuration["id"]
         return {"name": _NAME, "configuration": configuration}
 
+    __repr__ = codec.QPL.__repr__
+
     @cached_property
     def _codec(self) -> codec.QPL:
         return codec.QPL(self.container, self.block_size, self.huffman)

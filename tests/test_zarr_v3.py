@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import zarr
 from zarr.core import codec_pipeline
 from zarr.storage import LocalStore
 
+import numcodecs_qpl
 from numcodecs_qpl import CorruptDataError
 from numcodecs_qpl.zarr import QPL
 
@@ -57,6 +59,26 @@ def test_the_encoded_size_is_not_to_be_known_beforehand() -> None:
 
 def test_equal_codecs_are_one_key_and_others_are_not() -> None:
     assert len({QPL(), QPL(block_size=65536), QPL(block_size=3), QPL(container="zlib")}) == 3
+
+
+def test_the_reprs_of_the_two_codecs_tell_them_apart_and_make_them_again() -> None:
+    for codec, name in (
+        (QPL(container="zlib"), "numcodecs_qpl.zarr.QPL"),
+        (numcodecs_qpl.QPL("zlib"), "numcodecs_qpl.QPL"),
+    ):
+        assert repr(codec) == f"{name}(container='zlib', block_size=65536, huffman='dynamic')"
+        assert eval(repr(codec), {"numcodecs_qpl": numcodecs_qpl}) == codec
+
+
+@pytest.mark.parametrize(
+    ("codec", "zarr_format", "name"),
+    [(numcodecs_qpl.QPL(), 3, "numcodecs_qpl.QPL"), (QPL(), 2, "numcodecs_qpl.zarr.QPL")],
+)
+def test_zarrs_error_about_a_codec_for_the_other_format_has_its_public_name(
+    codec: Any, zarr_format: Any, name: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"Got <class '{re.escape(name)}'> instead\."):
+        zarr.create_array({}, data=DATA, compressors=[codec], zarr_format=zarr_format)
 
 
 def test_unknown_configuration_in_the_metadata_is_refused() -> None:
