@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["QPL", "GzipCodec"]
 
 _NAME = "numcodecs_qpl.qpl"
-"""The codec's name in zarr format 3, which `pyproject.toml` has too."""
+"""The codec's name in zarr format 3, which `pyproject.toml` and ``docs/zarr-extensions`` have too."""
 
 
 class _ByCodec(BytesBytesCodec):
