@@ -81,6 +81,29 @@ def test_zarrs_error_about_a_codec_for_the_other_format_has_its_public_name(
         zarr.create_array({}, data=DATA, compressors=[codec], zarr_format=zarr_format)
 
 
+@pytest.mark.parametrize(("codec", "zarr_format"), [(numcodecs_qpl.QPL(), 2), (QPL(), 3)], ids=["v2", "v3"])
+def test_zarrs_error_without_the_package_is_in_the_troubleshooting(
+    tmp_path: Path, codec: Any, zarr_format: Any
+) -> None:
+    zarr.create_array(tmp_path, data=DATA, compressors=codec, zarr_format=zarr_format)
+    code = """
+import importlib.metadata, sys
+every = importlib.metadata.distributions
+importlib.metadata.distributions = lambda: (one for one in every() if one.name != "numcodecs-qpl")
+import zarr
+try:
+    zarr.open_array(sys.argv[1])
+except Exception as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+    words = [sys.executable, "-W", "error", "-c", code, str(tmp_path)]
+    error = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout
+    page = (Path(__file__).parents[1] / "docs/troubleshooting.md").read_text()
+    name, _, text = error.partition(": ")
+    assert name == "UnknownCodecError"
+    assert text.partition(" Register")[0].strip() in page
+
+
 def test_unknown_configuration_in_the_metadata_is_refused() -> None:
     with pytest.raises(TypeError, match="window"):
         QPL.from_dict({"name": "numcodecs_qpl.qpl", "configuration": {"window": 12}})
