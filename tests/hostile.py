@@ -25,10 +25,13 @@ from contextlib import contextmanager
 import numpy as np
 
 from numcodecs_qpl import QPL, CorruptDataError, compress_pages, decompress_pages
+from numcodecs_qpl.serve import GZip, Zlib
 
 PAGE = mmap.PAGESIZE
 MEMORY_LIMIT = 64 << 20
 """Bytes by which the process may grow: the largest true output is under 1 MiB."""
+
+SERVED: dict[str, type[GZip | Zlib]] = {"gzip": GZip, "zlib": Zlib}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -140,6 +143,9 @@ def readers(
         return bytes(out)
 
     yield f"{codec.container} to bytes", lambda src: bytes(codec.decode(src))
+    if codec.container in SERVED:
+        served = SERVED[codec.container]()
+        yield f"served {codec.container} to bytes", lambda src: bytes(served.decode(src))
     yield f"{codec.container} into out of {len(out)} for {size}", into
 
 
@@ -225,8 +231,13 @@ def try_encode(rng: random.Random, inputs: Guarded, outputs: Guarded, counts: Co
     container = rng.choice(("gzip", "zlib", "deflate"))
     counts["encoded"] += 1
     stream = QPL(container, block_size, rng.choice(("dynamic", "fixed"))).encode(src)
-    if zlib.decompress(stream, {"gzip": 31, "zlib": 15, "deflate": -15}[container]) != data:
+    wbits = {"gzip": 31, "zlib": 15, "deflate": -15}
+    if zlib.decompress(stream, wbits[container]) != data:
         raise AssertionError("wrong data from the encoded stream")
+    for name, codec in SERVED.items():
+        level = rng.randrange(10)
+        if zlib.decompress(codec(level).encode(src), wbits[name]) != data:
+            raise AssertionError(f"wrong data from {name} at level {level}")
 
 
 def run(count: int, seed: int) -> Counter[str]:
