@@ -12,7 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import zarr
+from zarr.abc.codec import ArrayBytesCodec
+from zarr.codecs import BytesCodec, GzipCodec, TransposeCodec
+from zarr.registry import register_codec
 
+from numcodecs_qpl.bench.contenders import contenders
 from numcodecs_qpl.bench.data import DATA_SETS
 from numcodecs_qpl.bench.errors import BenchError
 from numcodecs_qpl.bench.sample import MOST, Chunk, as_items, made_here, of_file, size_text, spread
@@ -280,14 +284,6 @@ def test_a_store_without_any_chunk_is_told(tmp_path: Path) -> None:
         of_store(tmp_path / "a.zarr", 10_000)
 
 
-def test_filters_are_not_applied_and_that_is_told(tmp_path: Path) -> None:
-    data = values(16)
-    create(tmp_path / "a.zarr", data, (8,), zarr_format=2, filters=[numcodecs.Delta("<i4")])
-    sample = of_store(tmp_path / "a.zarr", 10_000)
-    assert joined(sample.chunks) == data.tobytes()
-    assert sample.notes == ("a.zarr: what is measured is its values, without the filters it has in the store.",)
-
-
 def test_records_in_a_store_are_bytes(tmp_path: Path) -> None:
     data = np.ones(8, [("a", "<i4"), ("b", "<f8")])
     create(tmp_path / "a.zarr", data, (8,), zarr_format=2)
@@ -349,3 +345,199 @@ def test_a_chunk_that_cannot_be_read_is_told_with_its_place(tmp_path: Path) -> N
     (tmp_path / "a.zarr/c/1/0").write_bytes(b"damage")
     with pytest.raises(BenchError, match=r"^chunk \(1, 0\) of a.zarr cannot be read: \w+: "):
         of_store(tmp_path / "a.zarr", 10_000)
+
+
+# ---- Filters ------------------------------------------------------------------------------------
+
+pytestmark = pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3 specification")
+
+DELTA: dict[str, Any] = {"dtype": "<f8", "astype": "<f4"}
+SCALE: dict[str, Any] = {"offset": 0, "scale": 1, "dtype": "<f8", "astype": "<i2"}
+
+
+def v3(name: str, **configuration: Any) -> dict[str, Any]:
+    """A codec of numcodecs' as format 3 has it."""
+    return {"name": f"numcodecs.{name}", "configuration": configuration}
+
+
+def stays(names: str) -> str:
+    return f"a.zarr: these filters stay. They are applied before every codec, and are not timed: {names}."
+
+
+@pytest.mark.parametrize(
+    ("filters", "item_size", "names"),
+    [
+        ([numcodecs.Delta(**DELTA)], 4, "delta"),
+        ([numcodecs.FixedScaleOffset(**SCALE)], 2, "fixedscaleoffset"),
+        ([numcodecs.FixedScaleOffset(**SCALE), numcodecs.Delta("<i2")], 2, "fixedscaleoffset, delta"),
+        ([numcodecs.Shuffle(4)], 1, "shuffle"),
+        ([numcodecs.FixedScaleOffset(**SCALE), numcodecs.Shuffle(8)], 1, "fixedscaleoffset, shuffle"),
+        ([numcodecs.Shuffle(8), numcodecs.Fletcher32()], 1, "shuffle, fletcher32"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_in_format_2_chunks_are_what_the_filters_make_of_them(
+    tmp_path: Path, filters: list[Any], item_size: int, names: str, order: Any
+) -> None:
+    data = values(64, "<f8").reshape(8, 8)
+    create(tmp_path / "a.zarr", data, (4, 8), zarr_format=2, filters=filters, compressors=None, order=order)
+    sample = of_store(tmp_path / "a.zarr", 10_000)
+    assert joined(sample.chunks) == b"".join((tmp_path / "a.zarr" / name).read_bytes() for name in ("0.0", "1.0"))
+    assert sample.item_sizes == {item_size}
+    assert sample.notes == (stays(names),)
+
+
+@pytest.mark.parametrize(
+    ("more", "item_size", "names"),
+    [
+        ({"filters": [v3("delta", **DELTA)]}, 4, "numcodecs.delta"),
+        ({"filters": [v3("fixedscaleoffset", **SCALE)]}, 2, "numcodecs.fixedscaleoffset"),
+        ({"filters": [TransposeCodec(order=(1, 0))]}, 8, "transpose"),
+        ({"filters": [TransposeCodec(order=(1, 0))], "serializer": BytesCodec(endian="big")}, 8, "transpose"),
+        (
+            {"filters": [v3("fixedscaleoffset", **SCALE), v3("delta", dtype="<i2")]},
+            2,
+            "numcodecs.fixedscaleoffset, numcodecs.delta",
+        ),
+        (
+            {"filters": [v3("delta", **DELTA)], "compressors": v3("shuffle", elementsize=8)},
+            1,
+            "numcodecs.delta, shuffle",
+        ),
+        ({"compressors": v3("shuffle", elementsize=2)}, 1, "shuffle"),
+    ],
+    ids=str,
+)
+def test_in_format_3_chunks_are_what_the_chain_makes_of_them(
+    tmp_path: Path, more: dict[str, Any], item_size: int, names: str
+) -> None:
+    data = values(64, "<f8").reshape(8, 8)
+    create(tmp_path / "a.zarr", data, (4, 8), **({"compressors": None} | more))
+    sample = of_store(tmp_path / "a.zarr", 10_000)
+    assert joined(sample.chunks) == b"".join((tmp_path / "a.zarr/c" / name).read_bytes() for name in ("0/0", "1/0"))
+    assert sample.item_sizes == {item_size}
+    assert sample.notes == (stays(names),)
+
+
+def test_a_filter_that_makes_chunks_smaller_makes_the_whole_smaller(tmp_path: Path) -> None:
+    data = values(64, "<f8")
+    create(tmp_path / "a.zarr", data, (8,), zarr_format=2, filters=[numcodecs.FixedScaleOffset(**SCALE)])
+    sample = of_store(tmp_path / "a.zarr", 200)
+    assert (sample.total_bytes, sample.total_chunks) == (128, 8)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"zarr_format": 2, "filters": [numcodecs.Shuffle(4)], "compressors": numcodecs.Zlib()},
+        {"compressors": [v3("shuffle", elementsize=4), GzipCodec()]},
+        {"compressors": [v3("shuffle"), GzipCodec()]},
+        {"compressors": [v3("shuffle", elementsize=4), GzipCodec()], "shards": (32,)},
+    ],
+    ids=str,
+)
+def test_a_final_shuffle_is_left_to_the_rows_with_shuffle(tmp_path: Path, more: dict[str, Any]) -> None:
+    data = values(64)
+    create(tmp_path / "a.zarr", data, (8,), **more)
+    sample = of_store(tmp_path / "a.zarr", 10_000)
+    assert joined(sample.chunks) == data.tobytes()
+    assert sample.item_sizes == {4}
+    assert sample.notes == ("a.zarr: the filter shuffle is applied in the rows with shuffle, and in no others.",)
+
+
+def test_filters_before_a_final_shuffle_are_applied(tmp_path: Path) -> None:
+    data = values(64, "<f8")
+    scale, shuffle = numcodecs.FixedScaleOffset(**SCALE), numcodecs.Shuffle(2)
+    create(tmp_path / "a.zarr", data, (64,), zarr_format=2, filters=[scale, shuffle])
+    sample = of_store(tmp_path / "a.zarr", 10_000)
+    assert joined(sample.chunks) == data.astype("<i2").tobytes()
+    assert sample.notes == (
+        "a.zarr: the filter shuffle is applied in the rows with shuffle, and in no others.",
+        stays("fixedscaleoffset"),
+    )
+
+
+@pytest.mark.parametrize("item_size", [1, 2, 4])
+def test_bytes_that_a_store_has_shuffled_are_not_shuffled_again(tmp_path: Path, item_size: int) -> None:
+    create(tmp_path / "a.zarr", values(64), (8,), zarr_format=2, filters=[numcodecs.Shuffle(item_size)])
+    sample = of_store(tmp_path / "a.zarr", 10_000)
+    names = {one.name for one in contenders(sample.largest, sample.item_sizes)}
+    assert ("shuffle + zstd 1" in names) == ("the filter shuffle is applied in the rows" in sample.notes[0])
+    assert ("shuffle + zstd 1" in names) == (item_size == 4)
+
+
+def test_the_same_filters_of_several_arrays_are_told_once(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "g.zarr", zarr_format=2)
+    for name in ("a", "b", "c"):
+        filters = [numcodecs.Delta("<i4")] if name != "b" else None
+        group.create_array(name, data=values(8), chunks=(8,), filters=filters)
+    sample = of_store(tmp_path / "g.zarr", 10_000)
+    assert sample.notes == (stays("delta").replace("a.zarr", "a, c"),)
+    assert sample.chunks[1].tobytes() == values(8).tobytes() != sample.chunks[0].tobytes()
+
+
+class DecodeOnly(numcodecs.abc.Codec):  # type: ignore[misc]
+    """A filter as programs have it that only read."""
+
+    codec_id = "decode only"
+
+    def encode(self, buf: Any) -> Any:
+        """Fail."""
+        raise NotImplementedError("reads, and does not write")
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """Change nothing."""
+        return buf
+
+
+def test_a_filter_that_cannot_be_applied_is_told_and_values_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(numcodecs.registry.codec_registry, DecodeOnly.codec_id, DecodeOnly)
+    data = values(16)
+    create(tmp_path / "a.zarr", data, (8,), zarr_format=2, compressors=None)
+    metadata = tmp_path / "a.zarr/.zarray"
+    metadata.write_text(metadata.read_text().replace('"filters": null', '"filters": [{"id": "decode only"}]'))
+    sample = of_store(tmp_path / "a.zarr", 10_000)
+    assert joined(sample.chunks) == data.tobytes()
+    assert sample.notes == (
+        "a.zarr: these filters fail and are not applied: decode only (NotImplementedError: reads, and does not write).",
+    )
+
+
+class Reversed(ArrayBytesCodec):
+    """A serializer that is not zarr's."""
+
+    is_fixed_size = True
+
+    async def _encode_single(self, chunk_data: Any, chunk_spec: Any) -> Any:
+        return chunk_spec.prototype.buffer.from_bytes(chunk_data.as_ndarray_like().tobytes()[::-1])
+
+    async def _decode_single(self, chunk_data: Any, chunk_spec: Any) -> Any:
+        found = np.frombuffer(chunk_data.to_bytes()[::-1], chunk_spec.dtype.to_native_dtype())
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(found.reshape(chunk_spec.shape))
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
+        """As many bytes as before."""
+        return input_byte_length
+
+    def to_dict(self) -> Any:
+        """Its name."""
+        return {"name": "reversed", "configuration": {}}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Any:
+        """Make one."""
+        return cls()
+
+
+@pytest.mark.parametrize("filters", [None, [v3("delta", dtype="<i4")]], ids=["alone", "filtered"])
+def test_a_serializer_that_is_not_plain_bytes_is_not_applied_and_that_is_told(tmp_path: Path, filters: Any) -> None:
+    register_codec("reversed", Reversed)
+    data = values(16)
+    create(tmp_path / "a.zarr", data, (8,), serializer=Reversed(), filters=filters, compressors=None)
+    create(tmp_path / "b.zarr", data, (8,), filters=filters, compressors=None)
+    sample = of_store(tmp_path / "a.zarr", 10_000)
+    assert joined(sample.chunks) == joined(of_store(tmp_path / "b.zarr", 10_000).chunks)
+    assert sample.notes[0] == "a.zarr: the serializer reversed is not applied."

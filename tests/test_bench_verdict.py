@@ -28,6 +28,8 @@ def qpl(ratio: float, encode: float, decode: float, name: str = "QPL") -> Figure
 GZIP = figures("gzip 1", 2.3, 90, 250, gzip=True)
 ZSTD = figures("zstd 1", 2.4, 330, 950)
 LZ4 = figures("lz4", 1.4, 500, 2000)
+SHUFFLED_GZIP = figures("shuffle + gzip 1", 3.2, 100, 240, gzip=True, shuffle=True)
+SHUFFLED_QPL = figures("shuffle + QPL", 3, 420, 580, ours=True, gzip=True, shuffle=True)
 ISAL = figures("isal gzip 1", 2.35, 500, 700, gzip=True, codec=False)
 QPL = qpl(2.3, 400, 600)
 
@@ -107,6 +109,21 @@ def test_who_has_no_codec_for_zarr_is_named_with_the_best_that_has_one() -> None
     said = next(said for said in verdict.sentences if said.startswith("Where any gzip"))
     assert "isal gzip 1, ratio 2.35, 500 MB/s to encode and 700 to decode; but zarr has no codec for it" in said
     assert "of those that it has QPL, ratio 2.30" in said
+
+
+def test_shuffled_bytes_are_not_what_any_gzip_reads() -> None:
+    everyone = (ZSTD, GZIP, QPL, SHUFFLED_GZIP, SHUFFLED_QPL)
+    assert chosen("gzip", *everyone) == "QPL"
+    assert chosen("gzip, shuffle allowed", *everyone) == "shuffle + QPL"
+    assert chosen("store 100", *everyone) == "shuffle + QPL"
+
+
+def test_gzip_behind_shuffle_is_told_only_if_it_is_better_than_gzip_alone() -> None:
+    told = "Where what you write must be gzip and its readers can undo shuffle, as zarr can: "
+    better, worse = SHUFFLED_QPL, SHUFFLED_QPL._replace(ratio=2.1)
+    (sentence,) = (said for said in judge([GZIP, QPL, better]).sentences if said.startswith(told))
+    assert sentence == f"{told}shuffle + QPL, ratio 3.00, 420 MB/s to encode and 580 to decode."
+    assert not any(said.startswith(told) for said in judge([GZIP, QPL, worse]).sentences)
 
 
 @pytest.mark.parametrize("rule", ["store 1000", "CPU"])
@@ -189,6 +206,17 @@ def test_the_headline_says_where_ours_does_not_help_at_all() -> None:
     )
 
 
+def test_the_headline_can_be_ours_behind_shuffle() -> None:
+    assert headline(GZIP, QPL, SHUFFLED_QPL) == "shuffle + QPL helps here."
+
+
+def test_the_headline_is_another_codec_unless_it_must_be_gzip_behind_shuffle() -> None:
+    assert headline(GZIP, figures("zstd 1", 3.2, 500, 950), QPL._replace(ratio=1.1), SHUFFLED_QPL) == (
+        "Take zstd 1, not QPL, unless what you write must be gzip and its readers can undo shuffle, as zarr can: "
+        "then shuffle + QPL."
+    )
+
+
 def test_the_headline_is_one_that_zarr_can_use() -> None:
     assert headline(ISAL, LZ4, GZIP) == headline(LZ4, GZIP)
     assert headline(ISAL, GZIP, qpl(2.3, 300, 600)) == "QPL helps here."
@@ -232,6 +260,13 @@ def test_whoever_is_ahead_of_ours_is_named_and_gzip_compared() -> None:
 def test_our_other_containers_do_not_put_ours_behind() -> None:
     zlib = figures("QPL zlib", 2.5, 900, 900, ours=True)
     assert judge([GZIP, QPL, zlib]).sentences[-1].startswith("QPL is behind no other codec; against gzip 1 ")
+
+
+def test_ours_behind_shuffle_is_compared_with_gzip_behind_shuffle() -> None:
+    assert judge([GZIP, QPL, SHUFFLED_GZIP, SHUFFLED_QPL]).sentences[-1] == (
+        "shuffle + QPL is behind no other codec; against shuffle + gzip 1 it encodes 4.2 and decodes 2.4 times as "
+        "fast, at 0.94 of the ratio and 0.29 of the CPU time."
+    )
 
 
 def test_the_rules_tell_every_number_that_they_use() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -14,6 +14,8 @@ from numcodecs import blosc
 
 from numcodecs_qpl import QPL, get_path, get_threads, set_path, set_threads
 from numcodecs_qpl._core import path_in_force
+from numcodecs_qpl.bench.sample import Chunk
+from numcodecs_qpl.bench.verdict import SHUFFLED
 from numcodecs_qpl.containers import CONTAINERS
 from numcodecs_qpl.cpus import usable_cpus
 from numcodecs_qpl.devices import EMULATED, devices, hardware_label
@@ -27,18 +29,18 @@ OURS = "QPL"
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to compress a chunk and to get it back.
+    """A way to compress a chunk and to get it back: a codec, or shuffle and then a codec.
 
     Attributes
     ----------
     name : str
         As tables and plots have it; no two are the same.
     call : str
-        How a Python program gets it.
+        How a Python program gets the codec.
     family : {"QPL", "deflate", "zstd", "LZ4"}
         Whose format it is; QPL, which is deflate, is one of its own.
     encode, decode : callable
-        Each takes a chunk and returns another.
+        The codec's: each takes a chunk and returns another.
     path : {"hardware", "software"} or None
         Where QPL is to run.
     on : str
@@ -49,8 +51,12 @@ class Contender:
         That share a chunk.
     gzip : bool
         Whether any gzip reads what it writes.
-    codec : bool
-        Whether it is a numcodecs codec, and so one that zarr can use.
+    zarr3 : str or None
+        How a Python program gets the codec for zarr format 3; None if zarr has no codec for it. For format 2 it is
+        `call`.
+    shuffle : str or None
+        The element size by which the bytes are shuffled before the codec, as a Python program writes it; None if they
+        are not.
     """
 
     name: str
@@ -63,7 +69,35 @@ class Contender:
     container: str | None = None
     threads: int = 1
     gzip: bool = False
-    codec: bool = True
+    zarr3: str | None = None
+    shuffle: str | None = None
+
+    def write(self, chunk: Chunk) -> Any:
+        """Encode a chunk."""
+        return self.encode(chunk if self.shuffle is None else numcodecs.Shuffle(chunk.itemsize).encode(chunk))
+
+    def read(self, stored: Any, item_size: int) -> Any:
+        """Decode what `write` made of a chunk with items of that size."""
+        found = self.decode(stored)
+        return found if self.shuffle is None else numcodecs.Shuffle(item_size).decode(found)
+
+    @property
+    def chain(self) -> str:
+        """How a Python program gets all of it: the codec, or shuffle and the codec."""
+        return self.call if self.shuffle is None else f"numcodecs.Shuffle(elementsize={self.shuffle}), {self.call}"
+
+    @property
+    def zarr_arguments(self) -> dict[int, str] | None:
+        """What `zarr.create_array` takes to write it, by zarr format; None if zarr has no codec for it."""
+        if self.zarr3 is None:
+            return None
+        if self.shuffle is None:
+            return {2: f"compressors={self.call}", 3: f"compressors={self.zarr3}"}
+        shuffle = f"numcodecs.Shuffle(elementsize={self.shuffle})"
+        return {
+            2: f"filters=[{shuffle}], compressors={self.call}",
+            3: f"compressors=[zarr.codecs.{shuffle}, {self.zarr3}]",
+        }
 
     @property
     def ours(self) -> bool:
@@ -106,13 +140,15 @@ def settings_kept() -> Iterator[None]:
         blosc.set_nthreads(blosc_threads)
 
 
-def contenders(largest_chunk: int) -> list[Contender]:
+def contenders(largest_chunk: int, item_sizes: Collection[int]) -> list[Contender]:
     """All that can be measured here.
 
     Parameters
     ----------
     largest_chunk : int
         Bytes. Threads share a chunk only if it is more than one block.
+    item_sizes : collection of int
+        Bytes of the chunks' items, each size once. Without items of several bytes, nothing is shuffled.
     """
     threads = 1
     if largest_chunk > QPL().block_size:
@@ -120,7 +156,18 @@ def contenders(largest_chunk: int) -> list[Contender]:
     paths = _paths()
     labels = {"hardware": hardware_label(devices()), "software": "software path" if len(paths) > 1 else ""}
     ours = [contender for path in paths for contender in _qpl(path, labels[path], threads)]
-    return [*ours, *_peers(threads)]
+    everyone = [*ours, *_peers(threads)]
+    if max(item_sizes) == 1:
+        return everyone
+    shuffle = str(*item_sizes) if len(item_sizes) == 1 else "dtype.itemsize"
+    alone = [one for one in everyone if one.threads == 1]
+    shuffled = [replace(one, name=f"{SHUFFLED}{one.name}", shuffle=shuffle) for one in alone if _is_shuffled(one)]
+    return [*everyone, *_blosc(1, "noshuffle"), *shuffled]
+
+
+def _is_shuffled(one: Contender) -> bool:
+    """Return True if the codec is measured behind shuffle too."""
+    return one.container == "gzip" or one.name in ("gzip 1", "zstd 1")
 
 
 def _paths() -> list[str]:
@@ -146,22 +193,40 @@ def _qpl(path: str, label: str, threads: int) -> Iterator[Contender]:
                 container,
                 count,
                 gzip=container == "gzip",
+                zarr3=f"numcodecs_qpl.zarr.QPL(container={container!r})",
             )
 
 
 def _peers(threads: int) -> Iterator[Contender]:
     for level in (1, 6):
-        yield _numcodec(f"gzip {level}", "deflate", numcodecs.GZip(level), gzip=True)
-    yield _numcodec("zlib 1", "deflate", numcodecs.Zlib(1))
+        yield _numcodec(
+            f"gzip {level}", "deflate", numcodecs.GZip(level), f"zarr.codecs.GzipCodec(level={level})", gzip=True
+        )
+    yield _numcodec("zlib 1", "deflate", numcodecs.Zlib(1), "zarr.codecs.numcodecs.Zlib(level=1)")
     if isal_is_installed():
         yield from _isal()
     for level in (1, 3, 9):
-        yield _numcodec(f"zstd {level}", "zstd", numcodecs.Zstd(level))
-    yield _numcodec("lz4", "LZ4", numcodecs.LZ4())
+        yield _numcodec(f"zstd {level}", "zstd", numcodecs.Zstd(level), f"zarr.codecs.ZstdCodec(level={level})")
+    yield _numcodec("lz4", "LZ4", numcodecs.LZ4(), "zarr.codecs.numcodecs.LZ4()")
     for count in sorted({1, threads}):
-        mark = f", {count} threads" if count > 1 else ""
-        yield _numcodec(f"blosc lz4{mark}", "LZ4", numcodecs.Blosc("lz4"), threads=count)
-        yield _numcodec(f"blosc zstd 1{mark}", "zstd", numcodecs.Blosc("zstd", 1), threads=count)
+        yield from _blosc(count, "shuffle")
+
+
+def _blosc(threads: int, shuffle: str) -> Iterator[Contender]:
+    """Blosc, with its own shuffle or without ("noshuffle")."""
+    marks = [", no shuffle"] * (shuffle == "noshuffle") + [f", {threads} threads"] * (threads > 1)
+    for name, family, cname, level in (("blosc lz4", "LZ4", "lz4", 5), ("blosc zstd 1", "zstd", "zstd", 1)):
+        codec = numcodecs.Blosc(cname, level, getattr(numcodecs.Blosc, shuffle.upper()))
+        settings = f"cname={cname!r}, clevel={level}, shuffle="
+        yield Contender(
+            "".join([name, *marks]),
+            f"numcodecs.Blosc({settings}numcodecs.Blosc.{shuffle.upper()})",
+            family,
+            codec.encode,
+            codec.decode,
+            threads=threads,
+            zarr3=f"zarr.codecs.BloscCodec({settings}{shuffle!r})",
+        )
 
 
 def isal_is_installed() -> bool:
@@ -180,9 +245,8 @@ def _isal() -> Iterator[Contender]:
             partial(igzip.compress, compresslevel=level),
             partial(isal_zlib.decompress, wbits=isal_zlib.MAX_WBITS + 16),  # gzip of one member
             gzip=True,
-            codec=False,
         )
 
 
-def _numcodec(name: str, family: str, codec: Any, *, gzip: bool = False, threads: int = 1) -> Contender:
-    return Contender(name, f"numcodecs.{codec!r}", family, codec.encode, codec.decode, gzip=gzip, threads=threads)
+def _numcodec(name: str, family: str, codec: Any, zarr3: str, *, gzip: bool = False) -> Contender:
+    return Contender(name, f"numcodecs.{codec!r}", family, codec.encode, codec.decode, gzip=gzip, zarr3=zarr3)

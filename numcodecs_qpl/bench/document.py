@@ -46,14 +46,16 @@ def _result(result: Result) -> dict[str, Any]:
     contender, figures = result.contender, result.figures()
     return {
         "name": contender.name,
-        "call": contender.call,
+        "call": contender.chain,
+        "zarr_arguments": contender.zarr_arguments,
+        "shuffle": contender.shuffle is not None,
         "family": contender.family,
         "path": contender.path,
         "on": contender.on,
         "container": contender.container,
         "threads": contender.threads,
         "any_gzip_reads_it": contender.gzip,
-        "numcodecs_codec": contender.codec,
+        "numcodecs_codec": contender.zarr3 is not None,
         "judged": contender.judged,
         "encoded_bytes": result.encoded,
         "ratio": figures.ratio,

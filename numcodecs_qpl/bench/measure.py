@@ -63,7 +63,8 @@ class Result:
             decode_cpu=median(self.decode.cpu) / self.size * GB,
             ours=self.contender.ours,
             gzip=self.contender.gzip,
-            codec=self.contender.codec,
+            codec=self.contender.zarr3 is not None,
+            shuffle=self.contender.shuffle is not None,
         )
 
 
@@ -130,8 +131,8 @@ def _checked(contender: Contender, sample: Sample) -> Result:
     for number, chunk in enumerate(sample.chunks, 1):
         where = f"{contender.name}, chunk {number} of {len(sample.chunks)} of {sample.name}"
         try:
-            stored = contender.encode(chunk)
-            found = contender.decode(stored)
+            stored = contender.write(chunk)
+            found = contender.read(stored, chunk.itemsize)
         except QplError:
             raise
         except Exception as error:  # every codec has errors of its own
@@ -148,8 +149,8 @@ def _same(chunk: Chunk, found: Any) -> bool:
 
 def _time(result: Result, chunks: list[Chunk]) -> None:
     encoded: list[Any] = []
-    _run(result.encode, lambda: encoded.extend(map(result.contender.encode, chunks)))
-    _run(result.decode, lambda: _use_up(result.contender.decode, encoded))
+    _run(result.encode, lambda: encoded.extend(map(result.contender.write, chunks)))
+    _run(result.decode, lambda: _use_up(result.contender, encoded, [chunk.itemsize for chunk in chunks]))
 
 
 def _run(times: Times, work: Callable[[], None]) -> None:
@@ -159,7 +160,7 @@ def _run(times: Times, work: Callable[[], None]) -> None:
     times.cpu.append(time.process_time() - cpu)
 
 
-def _use_up(decode: Callable[[Any], Any], encoded: list[Any]) -> None:
+def _use_up(contender: Contender, encoded: list[Any], item_sizes: list[int]) -> None:
     """Decode each and keep none: what comes out takes the place of what came out before, as in a program's loop."""
-    for stored in encoded:
-        decode(stored)
+    for stored, item_size in zip(encoded, item_sizes, strict=True):
+        contender.read(stored, item_size)

@@ -78,7 +78,7 @@ def _run(wishes: Wishes) -> None:
         with shown(sample.name) as announce:
             measured = measure(
                 sample,
-                contenders(sample.largest),
+                contenders(sample.largest, sample.item_sizes),
                 seconds=wishes.seconds / len(samples),
                 least_rounds=wishes.rounds,
                 announce=announce,

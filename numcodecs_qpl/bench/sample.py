@@ -50,7 +50,7 @@ class Sample:
     name : str
         The data's name, as titles have it.
     chunks : list of ndarray
-        One-dimensional and contiguous. Their item size is what a codec that shuffles bytes goes by.
+        One-dimensional and contiguous, as the codec gets them. Their item size is what shuffle goes by.
     total_chunks, total_bytes : int
         Of the whole data, uncompressed.
     notes : tuple of str
@@ -72,6 +72,11 @@ class Sample:
     def largest(self) -> int:
         """Bytes of the largest chunk."""
         return max(chunk.nbytes for chunk in self.chunks)
+
+    @property
+    def item_sizes(self) -> frozenset[int]:
+        """Bytes of the chunks' items."""
+        return frozenset(chunk.itemsize for chunk in self.chunks)
 
     def __str__(self) -> str:
         if len(self.chunks) == self.total_chunks:

@@ -1,4 +1,4 @@
-"""Chunks of a zarr store, as its codec gets them: decoded, whole, with the filters undone. It needs zarr."""
+"""Chunks of a zarr store, as its codec gets them: whole, behind the store's filters. It needs zarr."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 import zarr
 
 from numcodecs_qpl.bench.errors import BenchError
-from numcodecs_qpl.bench.sample import MOST, Chunk, Sample, as_items, name_of, size_text, spread
+from numcodecs_qpl.bench.filters import Apply, filters_of
+from numcodecs_qpl.bench.sample import MOST, Chunk, Sample, name_of, size_text, spread
 
 MOST_LOOKS = 4096
 """Chunks that are read at most in search of those that are stored."""
@@ -20,10 +21,11 @@ MOST_LOOKS = 4096
 
 @dataclass
 class _Arrays:
-    """What a store has: arrays to measure, and sentences on those that cannot be."""
+    """What a store has: arrays to measure, each with its filters, and sentences on them."""
 
-    arrays: list[tuple[str, zarr.Array[Any]]] = field(default_factory=list)
+    arrays: list[tuple[str, zarr.Array[Any], Apply]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    remarks: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, name: str, array: zarr.Array[Any]) -> None:
         """Sort an array in."""
@@ -35,9 +37,10 @@ class _Arrays:
             size = size_text(_chunk_bytes(array))
             self.notes.append(f"{name} is left out: its chunks have {size}, and {size_text(MOST)} are the limit here.")
         else:
-            self.arrays.append((name, array))
-            if array.filters:
-                self.notes.append(f"{name}: what is measured is its values, without the filters it has in the store.")
+            apply, remarks = filters_of(array)
+            self.arrays.append((name, array, apply))
+            for remark in remarks:
+                self.remarks.setdefault(remark, []).append(name)
 
 
 def of_store(path: Path, sample_size: int) -> Sample:
@@ -82,37 +85,39 @@ def _open(path: Path) -> _Arrays:
 
 
 def _sample(path: Path, found: _Arrays, sample_size: int) -> Sample:
-    counts = [math.prod(_grid(array)) for _, array in found.arrays]
+    counts = [math.prod(_grid(array)) for _, array, _ in found.arrays]
+    sizes = [_chunk_bytes(array) for _, array, _ in found.arrays]
     total = sum(counts)
     ends = np.cumsum(counts)
     taken: dict[int, Chunk] = {}
     size = empty = 0
     for index, _ in zip(spread(total), range(MOST_LOOKS), strict=False):
         which = int(np.searchsorted(ends, index, side="right"))
-        name, array = found.arrays[which]
-        if taken and size + _chunk_bytes(array) > sample_size:
+        name, array, apply = found.arrays[which]
+        if taken and size + sizes[which] > sample_size:
             break
         number = index - int(ends[which]) + counts[which]
         chunk = _chunk(name, array, np.unravel_index(number, _grid(array)))
         if chunk is None:
             empty += 1
             continue
-        taken[index] = chunk
-        size += chunk.nbytes
+        taken[index] = apply(chunk)
+        sizes[which] = taken[index].nbytes
+        size += sizes[which]
     if not taken:
         raise BenchError(
             f"the zarr store {path} has nothing to measure: in {empty:,} of {total:,} chunks, spread evenly, there is "
             "nothing but the fill value"
         )
-    notes = found.notes
+    notes = found.notes + [f"{', '.join(names)}: {remark}" for remark, names in found.remarks.items()]
     if empty:
         notes.append(f"{empty:,} chunks more were looked at and hold nothing but the fill value: zarr stores no such.")
-    whole = sum(count * _chunk_bytes(array) for count, (_, array) in zip(counts, found.arrays, strict=True))
+    whole = sum(count * of_chunk for count, of_chunk in zip(counts, sizes, strict=True))
     return Sample(name_of(path), [taken[index] for index in sorted(taken)], total, whole, tuple(notes))
 
 
 def _chunk(name: str, array: zarr.Array[Any], at: tuple[np.intp, ...]) -> Chunk | None:
-    """The chunk at that place of the grid as it is before the codec; None if it holds the fill value alone."""
+    """The values of the chunk at that place of the grid; None if it holds the fill value alone."""
     region = tuple(
         slice(int(i) * size, min(length, (int(i) + 1) * size))
         for i, size, length in zip(at, array.chunks, array.shape, strict=True)
@@ -127,7 +132,7 @@ def _chunk(name: str, array: zarr.Array[Any], at: tuple[np.intp, ...]) -> Chunk 
         raise BenchError(f"chunk ({place}) of {name} cannot be read: {type(error).__name__}: {error}") from error
     if chunk.tobytes() == fill.tobytes() * chunk.size:
         return None
-    return as_items(chunk)
+    return chunk
 
 
 def _grid(array: zarr.Array[Any]) -> tuple[int, ...]:

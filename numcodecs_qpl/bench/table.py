@@ -22,8 +22,9 @@ LONG_WAIT = 0.1
 
 LEGEND = (
     "MB and GB: 10**6 and 10**9 uncompressed bytes. Speeds are medians. CPU s/GB: CPU time of the whole process. "
-    "front: nobody beats it in all of ratio, encoding and decoding (-: not judged). gzip: any gzip reads it. "
-    "zarr: there is a codec for it. Blosc shuffles the bytes of numbers first."
+    "front: no other codec beats it in all of ratio, encoding and decoding (-: not judged). gzip: any gzip reads it "
+    "(s: and gets shuffled bytes). zarr: there is a codec for it. Blosc shuffles the bytes of numbers first, unless "
+    "its row says otherwise."
 )
 
 
@@ -39,6 +40,12 @@ def show(measured: Measured, verdict: Verdict) -> None:
     print("\nWhat to choose (the rules: numcodecs-qpl bench --help):")
     for sentence in verdict.sentences:
         print(_wrapped(sentence, "- "))
+    chosen = {one.name for choice in verdict.choices for one in (choice.usable, choice.close) if one is not None}
+    if chosen:
+        print("\nThe arguments of zarr.create_array for them:")
+    for contender in (result.contender for result in measured.results if result.contender.name in chosen):
+        for zarr_format, arguments in (contender.zarr_arguments or {}).items():
+            print(_wrapped(f"{contender.name}, format {zarr_format}: {arguments}", "- "))
 
 
 def introduce() -> None:
@@ -54,7 +61,7 @@ def introduce() -> None:
 def _table(measured: Measured, verdict: Verdict) -> Table:
     table = Table(box=box.ASCII2)
     table.add_column("codec", no_wrap=True)
-    for heading in ("ratio", "encode\nMB/s", "decode\nMB/s", "encode\nCPU s/GB", "decode\nCPU s/GB"):
+    for heading in ("ratio", "encode\nMB/s", "decode\nMB/s", "encode\nCPU\ns/GB", "decode\nCPU\ns/GB"):
         table.add_column(heading, justify="right")
     for heading in ("front", "gzip", "zarr"):
         table.add_column(heading, justify="center")
@@ -68,8 +75,8 @@ def _table(measured: Measured, verdict: Verdict) -> Table:
             f"{figures.encode_cpu:.2f}",
             f"{figures.decode_cpu:.2f}",
             "-" if not contender.judged else "*" * (figures.name in verdict.front),
-            "*" * contender.gzip,
-            "*" * contender.codec,
+            ("*" if contender.shuffle is None else "s") * contender.gzip,
+            "*" * (contender.zarr3 is not None),
         )
     return table
 

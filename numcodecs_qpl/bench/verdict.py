@@ -18,6 +18,18 @@ CLOSE = 0.05
 REFERENCE = "gzip 1"
 """Whom QPL is compared with: what most who write gzip chunks have."""
 
+SHUFFLED = "shuffle + "
+"""Before the name of a codec whose data is shuffled first."""
+
+SHUFFLED_GZIP = "gzip, shuffle allowed"
+"""The rule for gzip chunks whose readers can undo shuffle."""
+
+GZIP_READERS = {
+    "gzip": "any gzip must be able to read what you write",
+    SHUFFLED_GZIP: "what you write must be gzip and its readers can undo shuffle, as zarr can",
+}
+"""By rule: who reads the chunks."""
+
 LEAST_SAVING = 0.05
 """Part of the bytes that the smallest must save for compression to be worth anything."""
 
@@ -30,7 +42,8 @@ front     A codec is off the front if another one has at least its ratio, and is
 store     The codec with the least time for a GB (10**9 bytes): to encode it, write it, read it
           and decode it, one after the other in one thread, through a store of
           {" and of ".join(f"{speed:,} MB/s ({what})" for speed, what in STORES.items())}.
-gzip      The same at {min(STORES)} MB/s, among those whose chunks any gzip reads.
+gzip      The same at {min(STORES)} MB/s, among those whose chunks any gzip reads: without shuffle
+          before gzip, and again with and without it.
 CPU       The least CPU time to encode and decode, of the whole process.
 enough    By these three rules only those are chosen that save at least two thirds of the bytes
           that the smallest of those in question saves.
@@ -55,9 +68,11 @@ class Figures(NamedTuple):
     ours : bool
         Whether it is QPL.
     gzip : bool
-        Whether any gzip reads it.
+        Whether any gzip reads it, the data or its shuffled bytes.
     codec : bool
         Whether zarr can use it, as a numcodecs codec.
+    shuffle : bool
+        Whether the bytes are shuffled before the codec.
     """
 
     name: str
@@ -69,6 +84,7 @@ class Figures(NamedTuple):
     ours: bool = False
     gzip: bool = False
     codec: bool = True
+    shuffle: bool = False
 
     @property
     def saving(self) -> float:
@@ -131,7 +147,7 @@ def judge(everyone: Sequence[Figures]) -> Verdict:
     smallest = max(everyone, key=lambda one: one.ratio)
     if smallest.saving < LEAST_SAVING:
         said = f"Store this data as it is: the smallest, {smallest.name}, saves {max(smallest.saving, 0):.1%} of it. "
-        said += "A filter before the codec (shuffle, delta, fewer bits) may change that."
+        said += "A filter before the codec (delta, fewer bits) may change that."
         return Verdict(on_front, (), (said,))
     choices = tuple(_choices(everyone))
     return Verdict(on_front, choices, tuple(_sentences(everyone, choices)))
@@ -176,7 +192,9 @@ def choose(rule: str, candidates: Sequence[Figures], cost: Callable[[Figures], f
 def _choices(everyone: Sequence[Figures]) -> Iterator[Choice]:
     for speed in STORES:
         yield choose(_store_rule(speed), everyone, partial(store_seconds, store=speed))
-    yield choose("gzip", [one for one in everyone if one.gzip], partial(store_seconds, store=min(STORES)))
+    gzip = [one for one in everyone if one.gzip]
+    for rule, candidates in (("gzip", [one for one in gzip if not one.shuffle]), (SHUFFLED_GZIP, gzip)):
+        yield choose(rule, candidates, partial(store_seconds, store=min(STORES)))
     yield choose("CPU", everyone, lambda one: one.cpu)
 
 
@@ -187,7 +205,7 @@ def _store_rule(speed: int) -> str:
 def _sentences(everyone: Sequence[Figures], choices: Sequence[Choice]) -> list[str]:
     by_rule = {choice.rule: choice for choice in choices}
     if any(one.ours for one in everyone):
-        said = [_headline(by_rule[_store_rule(min(STORES))], by_rule["gzip"])]
+        said = [_headline(by_rule[_store_rule(min(STORES))], by_rule["gzip"], by_rule[SHUFFLED_GZIP])]
     else:
         said = ["QPL itself is not judged: none of its rows counts here."]
     for speed, what in STORES.items():
@@ -197,20 +215,23 @@ def _sentences(everyone: Sequence[Figures], choices: Sequence[Choice]) -> list[s
         if store_seconds(choice.best, speed) > plain:
             words += ", so compress there to save space, not time"
         said.append(f"Through a store of {speed:,} MB/s ({what}): {words}.")
-    said.append(f"Where any gzip must be able to read it: {_named(by_rule['gzip'], _in_figures)}.")
+    said.append(f"Where {GZIP_READERS['gzip']}: {_named(by_rule['gzip'], _in_figures)}.")
+    if by_rule[SHUFFLED_GZIP].best.shuffle:
+        named = _named(by_rule[SHUFFLED_GZIP], _in_figures)
+        said.append(f"Where {GZIP_READERS[SHUFFLED_GZIP]}: {named}.")
     said.append(f"Where CPU time matters: {_named(by_rule['CPU'], _in_cpu_time)}.")
     return [*said, *_our_place(everyone)]
 
 
-def _headline(choice: Choice, gzip: Choice) -> str:
+def _headline(choice: Choice, *gzip: Choice) -> str:
     if choice.usable is not None and choice.usable.ours:
         return f"{choice.usable.name} helps here."
     if choice.close is not None and choice.usable is not None:
         return f"{choice.usable.name} or {choice.close.name}: they are as good as each other here."
     name = (choice.usable or choice.best).name
-    if gzip.is_ours and gzip.usable is not None:
-        ours = (gzip.close or gzip.usable).name
-        return f"Take {name}, not QPL, unless any gzip must be able to read what you write: then {ours}."
+    for one in gzip:
+        if one.is_ours and one.usable is not None:
+            return f"Take {name}, not QPL, unless {GZIP_READERS[one.rule]}: then {(one.close or one.usable).name}."
     return f"Take {name}: QPL does not help here."
 
 
@@ -239,8 +260,9 @@ def _in_cpu_time(one: Figures) -> str:
 def _our_place(everyone: Sequence[Figures]) -> list[str]:
     """Where QPL is: on the front or behind whom, and against gzip, whose place it takes."""
     said = []
-    zlib = next((one for one in everyone if one.name == REFERENCE), None)
     for ours in (one for one in everyone if one.ours and one.gzip):
+        reference = SHUFFLED * ours.shuffle + REFERENCE
+        zlib = next((one for one in everyone if one.name == reference), None)
         better = [one.name for one in everyone if not one.ours and beats(one, ours)]
         place = "behind no other codec"
         if better:
@@ -248,7 +270,7 @@ def _our_place(everyone: Sequence[Figures]) -> list[str]:
         against = ""
         if zlib is not None:
             against = (
-                f"; against {REFERENCE} it encodes {ours.encode / zlib.encode:.1f} and decodes "
+                f"; against {zlib.name} it encodes {ours.encode / zlib.encode:.1f} and decodes "
                 f"{ours.decode / zlib.decode:.1f} times as fast, at {ours.ratio / zlib.ratio:.2f} of the ratio and "
                 f"{ours.cpu / zlib.cpu:.2f} of the CPU time"
             )
