@@ -61,7 +61,7 @@ def introduce() -> None:
 def _table(measured: Measured, verdict: Verdict) -> Table:
     table = Table(box=box.ASCII2)
     table.add_column("codec", no_wrap=True)
-    for heading in ("ratio", "encode\nMB/s", "decode\nMB/s", "encode\nCPU\ns/GB", "decode\nCPU\ns/GB"):
+    for heading in ("ratio", "encode\nMB/s", "decode\nMB/s", "encode\nCPU s/GB", "decode\nCPU s/GB"):
         table.add_column(heading, justify="right")
     for heading in ("front", "gzip", "zarr"):
         table.add_column(heading, justify="center")

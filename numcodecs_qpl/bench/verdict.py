@@ -42,8 +42,8 @@ front     A codec is off the front if another one has at least its ratio, and is
 store     The codec with the least time for a GB (10**9 bytes): to encode it, write it, read it
           and decode it, one after the other in one thread, through a store of
           {" and of ".join(f"{speed:,} MB/s ({what})" for speed, what in STORES.items())}.
-gzip      The same at {min(STORES)} MB/s, among those whose chunks any gzip reads: without shuffle
-          before gzip, and again with and without it.
+gzip      The same at {min(STORES)} MB/s, among those whose chunks any gzip reads: first only those
+          without shuffle, then those with it too.
 CPU       The least CPU time to encode and decode, of the whole process.
 enough    By these three rules only those are chosen that save at least two thirds of the bytes
           that the smallest of those in question saves.

@@ -28,9 +28,10 @@ def add_bench(commands: Commands) -> None:
         "bench",
         help="your data through QPL and the usual codecs: ratio, speed, CPU time, what to choose",
         description="Measure QPL, with each of its containers on each path that can be used here, beside\n"
-        "numcodecs' codecs and ISA-L's gzip: ratio, speed both ways and CPU time, on your own data,\n"
-        "in one run. Then recommend a codec, which need not be QPL. Every chunk that was read back is\n"
-        f"compared bit for bit. Install the packages that it needs with: {INSTALL}",
+        "numcodecs' codecs and ISA-L's gzip, some of them behind shuffle: ratio, speed both ways and\n"
+        "CPU time, on your own data, in one run. Then recommend a codec or a chain, which need not\n"
+        "have QPL. Every chunk that was read back is compared bit for bit. Install the packages that\n"
+        f"it needs with: {INSTALL}",
         epilog=f"the rules by which it chooses:\n{_indented(RULES)}\n\n"
         + examples(
             "bench --quick",
@@ -45,7 +46,8 @@ def add_bench(commands: Commands) -> None:
         nargs="?",
         type=Path,
         metavar="DATA",
-        help="a file (of a .npy file its array), or the folder of a zarr array or group, whose chunks are taken; "
+        help="a file (of a .npy file its array), or the folder of a zarr array or group, whose chunks are taken, "
+        "with the filters applied; "
         "without it, two fields of numbers and a text that are made here",
     )
     how_long = command.add_mutually_exclusive_group()
