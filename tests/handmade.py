@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import random
 import struct
@@ -48,10 +49,11 @@ def named(name: bytes) -> bytes:
     return bytes([len(name)]) + name
 
 
-def pages_of(seed: int, count: int) -> list[bytes]:
+@functools.cache
+def pages_of(seed: int, count: int) -> Sequence[bytes]:
     """Pages that compress to about a half."""
     rng = random.Random(seed)
-    return [bytes(rng.choices(range(16), k=PAGE)) for _ in range(count)]
+    return tuple(bytes(rng.choices(range(16), k=PAGE)) for _ in range(count))
 
 
 def initial(channel: int, **change: Any) -> bytes:
