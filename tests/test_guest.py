@@ -31,9 +31,11 @@ def test_ram_arrives_unchanged(tmp_path: Path, data: Path, dirty: bool, method: 
         Guest(tmp_path, "source", firmware=firmware, data=(data, 4 * MIB), uuid=uuid) as source,
         Guest(tmp_path, "destination", firmware=firmware, incoming=True, paused=True, uuid=uuid) as destination,
     ):
-        assert source.is_running_and_dirtying(2 if dirty else 0.3) == dirty
+        assert source.is_running_and_dirtying(30 if dirty else 0.3) == dirty
         for guest in (source, destination):
             guest.set_migration(CHANNELS, method, **SEVERAL_ROUNDS if dirty else {})
+        if dirty:
+            source.wait_dirtied(30)
         destination.listen(uri)
         assert destination.status() == "inmigrate"
         source.migrate(uri)
@@ -51,7 +53,7 @@ def test_ram_arrives_unchanged(tmp_path: Path, data: Path, dirty: bool, method: 
             assert bytes(source.ram()[4 * MIB : 6 * MIB]) == data.read_bytes()
         assert source.ram_sha256() == destination.ram_sha256()
         destination.cont()
-        assert destination.is_running_and_dirtying(2 if dirty else 0.3) == dirty
+        assert destination.is_running_and_dirtying(30 if dirty else 0.3) == dirty
         assert destination.cpu_seconds() > 0
     assert not source.ram_path.exists()
 

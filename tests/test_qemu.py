@@ -65,6 +65,8 @@ def migrate(source: Guest, uri: str, *, dirty: bool) -> dict[str, object]:
 
 def set_up(source: Guest, channels: int, method: str = "none", *, dirty: bool = False) -> None:
     source.set_migration(channels, method, **SEVERAL_ROUNDS if dirty else {})
+    if dirty:
+        source.wait_dirtied(PATIENCE)
 
 
 # ---- QEMU to the receiver ---------------------------------------------------------------------------------------
