@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from typing import Any
 
@@ -24,21 +25,24 @@ CONTENTS["far matches"] = RNG.bytes(30_000) * 3
 BLOCK_SIZES = (4096, DEFAULT_BLOCK_SIZE)
 
 
+@functools.cache
+def ours(container: Container, huffman: Huffman) -> dict[tuple[str, int], bytes]:
+    """Return our streams, by the name of the content and the block size."""
+    return {
+        (name, block_size): bytes(QPL(container=container, block_size=block_size, huffman=huffman).encode(data))
+        for name, data in CONTENTS.items()
+        for block_size in BLOCK_SIZES
+    }
+
+
 @pytest.mark.parametrize("huffman", HUFFMANS)
 @pytest.mark.parametrize(
     ("peer", "container"),
     [pytest.param(peer, container, id=f"{peer.name}-{container}") for peer in STREAM_PEERS for container in peer.reads],
 )
 def test_a_peer_reads_every_stream_that_we_write(peer: Peer, container: Container, huffman: Huffman) -> None:
-    streams = {
-        (name, block_size): (
-            bytes(QPL(container=container, block_size=block_size, huffman=huffman).encode(data)),
-            len(data),
-        )
-        for name, data in CONTENTS.items()
-        for block_size in BLOCK_SIZES
-    }
-    found = peer.read(container, list(streams.values()))
+    streams = ours(container, huffman)
+    found = peer.read(container, [(stream, len(CONTENTS[name])) for (name, _), stream in streams.items()])
     wrong = [key for key, data in zip(streams, found, strict=True) if data != CONTENTS[key[0]]]
     assert not wrong
 
