@@ -266,6 +266,7 @@ class Way:
             self.second = start(relay(listen, f"unix:{folder}/c", encode, "none", *second, environment=on))
             self.first = start(relay(f"unix:{at['a']}", between, "none", encode, *first, environment=on))
             self.link = start(Cut(folder / cut, Path(hidden[cut]))) if cut else None
+            self._sockets = self.source.sockets()
             self._stack = stack.pop_all()
         return self
 
@@ -273,10 +274,18 @@ class Way:
         self._stack.close()
 
     def assert_that_the_source_failed_and_runs(self) -> None:
-        """The source reports a failed migration, and its guest goes on."""
+        """The source reports a failed migration, and its guest goes on.
+
+        QEMU 7.2 may then leave its main connection open for ever: on a busy machine it did so in 3 of 120 migrations
+        without a relay, when a channel was cut at the beginning. That QEMU is ended here, as a relay cannot know.
+        """
         assert self.source.wait_migration(PATIENCE)["status"] == "failed"
         assert self.source.status() == "running"
         assert self.source.is_running_and_dirtying(PATIENCE)
+        try:
+            wait_until(lambda: self.source.sockets() == self._sockets, "QEMU to close its connections", 5)
+        except TimeoutError:
+            os.kill(self.source.pid, signal.SIGKILL)
 
     def assert_that_both_relays_failed(self) -> None:
         """Both end with exit status 1 and a message."""
