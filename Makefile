@@ -14,11 +14,15 @@ install = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-ver
 # Every page anew (-E): of pages that have not changed, sphinx would not repeat a warning.
 sphinx = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -E -n -W --keep-going -q -d build/doctrees docs build/docs
 
+# A process for each processor. A file's tests run in one process, as they share fixtures: no two tests of real QEMUs run at
+# the same time.
+in_parallel := -n logical --maxprocesses 8 --dist loadfile
+
 .PHONY: test demo bench bench-migration docs pictures lint wheel newest without-libqpl sanitize fuzz clean
 
 test: lint
 	$(sphinx)
-	$(BIN)/pytest
+	$(BIN)/pytest $(in_parallel)
 	$(MAKE) newest without-libqpl sanitize
 
 demo: $(VENV)/ready
@@ -58,11 +62,11 @@ wheel:
 
 # From the wheel. The newest zarr and numcodecs need Python 3.12 or later.
 newest: wheel
-	tools/test_newest.sh
+	tools/test_newest.sh $(in_parallel)
 
 # A build without libqpl: the same package without the IAA engine.
 without-libqpl:
-	tools/test_without_libqpl.sh
+	tools/test_without_libqpl.sh $(in_parallel)
 
 # Hostile input, and an emulated IAA that fails, with AddressSanitizer watching the extensions, ISA-L and libdeflate.
 sanitize:

@@ -29,24 +29,28 @@ mapfile -t pythons < <(tools/pythons.sh | tac)
 for version in 3.11 3.12 3.13; do
     [[ " ${pythons[*]}" == *" $version "* ]] || echo "== NO WHEEL for Python $version: it is not on this machine" >&2
 done
-for line in "${pythons[@]}"; do
-    read -r version python <<<"$line"
-    "$python" -m venv "$work/python$version"
-    "$work/python$version/bin/pip" wheel -q --disable-pip-version-check --no-deps --wheel-dir "$work/built" \
+# build VERSION PYTHON: a wheel, and an environment that the wheel is tested in.
+build() {
+    "$2" -m venv "$work/python$1"
+    "$work/python$1/bin/pip" wheel -q --disable-pip-version-check --no-deps --wheel-dir "$work/built" \
         -Csetup-args=-Dwerror=true -Csetup-args=-Ddebian_root="$work/sdist/debian/root" "$sdist"
-done
-# auditwheel moves only libraries from outside of the wheel. It leaves libisal.so.2 beside the extensions, which have the
-# search path $ORIGIN.
-quietly auditwheel repair --wheel-dir dist "$work"/built/*.whl
-"$venv/bin/python" tools/check_wheel.py dist/*
-
-for line in "${pythons[@]}"; do
-    read -r version _ <<<"$line"
-    wheel=$(echo dist/*-cp"${version/./}"-*.whl)
+}
+# try VERSION: the tests of a wheel.
+try() {
+    wheel=$(echo dist/*-cp"${1/./}"-*.whl)
+    bin=$work/python$1/bin
     echo "== $wheel, without a compiler:"
-    bin=$work/python$version/bin
     tools/without_compiler.sh "$bin/pip" install -q --disable-pip-version-check \
         "$wheel[zarr]" hypothesis isal markdown-it-py pytest pytest-timeout
     tools/without_compiler.sh "$bin/pytest" -q tests/test_build.py tests/test_core.py tests/test_zarr_v3.py \
         "tests/test_docs.py::test_the_python_of_a_page_runs_from_top_to_bottom_and_shows_what_the_page_shows[README.md]"
-done
+}
+export -f build try
+export sdist work
+
+printf 'build %s\n' "${pythons[@]}" | tools/side_by_side.sh
+# auditwheel moves only libraries from outside of the wheel. It leaves libisal.so.2 beside the extensions, which have the
+# search path $ORIGIN.
+quietly auditwheel repair --wheel-dir dist "$work"/built/*.whl
+"$venv/bin/python" tools/check_wheel.py dist/*
+printf 'try %s\n' "${pythons[@]%% *}" | tools/side_by_side.sh

@@ -26,20 +26,30 @@ for library in $venv/lib/python3*/site-packages/numcodecs_qpl/_core/*.so "$devic
 done
 
 # Leaks are not detected: Python keeps some memory to its end. PYTHONMALLOC=malloc gives each object its own guards. The
-# quarantine is small because the program bounds its own memory.
-export LD_PRELOAD=$runtime ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 PYTHONMALLOC=malloc
-echo "== under AddressSanitizer:"
-python tests/hostile.py --inputs "${1:-20000}" --seed "${2:-2}"
-python tests/damage.py --threads 4 gzip zlib deflate
-echo "== under AddressSanitizer, on the emulated IAA:"
-export LD_LIBRARY_PATH=$device
-python -P -c 'from numcodecs_qpl import set_path; set_path("hardware")'
-python tests/hostile.py --inputs "${1:-20000}" --seed "${2:-2}"
-python tests/damage.py --path hardware --threads 4 gzip zlib deflate
-echo "== under AddressSanitizer, on an emulated IAA that fails:"
-EMULATED_IAA=size=8 python tests/faulty.py --batches 10000 --seed "${2:-2}"
-for how in hang lost hold; do
+# quarantine is small because the programs bound their own memory.
+# watched ARGUMENT...: a Python under AddressSanitizer.
+watched() {
+    echo "== under AddressSanitizer: $*"
+    LD_PRELOAD=$runtime ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 PYTHONMALLOC=malloc python "$@"
+}
+# on_device ARGUMENT...: the same on the emulated IAA.
+on_device() {
+    echo "== on the emulated IAA, EMULATED_IAA=${EMULATED_IAA-}"
+    export LD_LIBRARY_PATH=$device
+    watched "$@"
+}
+export -f watched on_device
+export runtime device
+tools/side_by_side.sh <<END
+on_device -P -c 'from numcodecs_qpl import set_path; set_path("hardware")'
+EMULATED_IAA=size=8 on_device tests/faulty.py --batches 10000 --seed ${2:-2}
+on_device tests/hostile.py --inputs ${1:-20000} --seed ${2:-2}
+watched tests/hostile.py --inputs ${1:-20000} --seed ${2:-2}
+on_device tests/damage.py --path hardware --threads 4 gzip zlib deflate
+watched tests/damage.py --threads 4 gzip zlib deflate
+$(for how in hang lost hold; do
     for path in auto hardware; do
-        EMULATED_IAA=size=8 python tests/faulty.py --lose $how --path $path --batches 200 --seed "${2:-2}"
+        echo "EMULATED_IAA=size=8 on_device tests/faulty.py --lose $how --path $path --batches 200 --seed ${2:-2}"
     done
-done
+done)
+END

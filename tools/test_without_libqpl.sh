@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Build the package without libqpl, as on a host other than Linux on x86-64, and run the tests of what such a build does:
 # arrays, containers, pages and migration methods. All the rest of the package is the same with libqpl, and tested there.
+# usage: tools/test_without_libqpl.sh [option of pytest ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,7 +10,7 @@ venv=.venv-without-libqpl
 export PATH="$PWD/$venv/bin:$PATH"
 pip install -q --disable-pip-version-check meson-python meson ninja "Cython>=3.1"
 pip install -q --disable-pip-version-check --no-build-isolation -Cbuild-dir=build/without-libqpl \
-    -Csetup-args=-Dqpl=disabled -Csetup-args=-Dwerror=true ".[migration,zarr]" hypothesis isal pytest pytest-timeout
+    -Csetup-args=-Dqpl=disabled -Csetup-args=-Dwerror=true ".[migration,zarr]" hypothesis isal pytest pytest-timeout pytest-xdist
 # Every libqpl has this name in it: the library that it loads to find devices.
 if grep -l libaccel-config $venv/lib/python3*/site-packages/numcodecs_qpl/_core/*.so; then
     echo "libqpl is linked into these extensions, but this build was to have none" >&2
