@@ -15,13 +15,14 @@ venv=$PWD/.venv-newest
 tools/without_compiler.sh "$venv/bin/pip" install -q --disable-pip-version-check \
     "$(echo dist/*-cp"${version/./}"-*.whl)[test]"
 echo "== the newest: $("$venv/bin/python" --version), $("$venv/bin/pip" list 2>/dev/null | grep -E '^(zarr|numcodecs) ' | xargs)"
-# All tests but those that no version of Python, zarr or numcodecs changes, and that make test has run on the same sources:
+# Files that are left out: make test has run them on the same sources, and no version of Python, zarr or numcodecs changes
+# their outcome.
 same=(
-    # The emulated IAA, libqpl and the faults that a device can have: C, driven through ctypes.
+    # libqpl, the emulated IAA, and the IAA engine on a device that fails: none of them calls Python.
     tests/test_emulated_iaa.py tests/test_libqpl.py tests/test_faulty.py
-    # Streams byte by byte, of which the core decides: C without Python. The containers' own tests of damage run here.
+    # The large matrices of streams. test_damage.py, test_foreign.py and test_properties.py are not left out.
     tests/test_damage_matrix.py tests/interoperability/test_streams.py
-    # Real QEMUs. Relays and receivers run here on recordings of QEMU.
+    # Real QEMUs. Recordings of QEMU stand for them in the tests of relay and receiver, which are not left out.
     tests/test_guest.py tests/test_qemu.py tests/test_migration_page.py
 )
 # The package does not contain the emulated IAA. The tests use the one that make lint built.
