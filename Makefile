@@ -14,14 +14,17 @@ install = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-ver
 # Every page anew (-E): of pages that have not changed, sphinx would not repeat a warning.
 sphinx = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -E -n -W --keep-going -q -d build/doctrees docs build/docs
 
+linters = '$(BIN)/mypy' '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' \
+	'PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint --max-line-length=120 numcodecs_qpl'
+
 # A process for each processor. A file's tests run in one process, as they share fixtures: no two tests of real QEMUs run at
 # the same time.
 in_parallel := -n logical --maxprocesses 8 --dist loadfile
 
-.PHONY: test demo bench bench-migration docs pictures lint wheel newest without-libqpl sanitize fuzz clean
+.PHONY: test demo bench bench-migration docs pictures lint dev wheel newest without-libqpl sanitize fuzz clean
 
-test: lint
-	$(sphinx)
+test: dev
+	printf '%s\n' '$(sphinx)' $(linters) | tools/side_by_side.sh
 	$(BIN)/pytest $(in_parallel)
 	$(MAKE) newest without-libqpl sanitize
 
@@ -49,12 +52,11 @@ pictures: $(VENV)/ready
 	$(install) ".[demo]"
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/pictures.py
 
-lint: $(VENV)/ready
+lint: dev
+	printf '%s\n' $(linters) | tools/side_by_side.sh
+
+dev: $(VENV)/ready
 	$(install) ".[dev]"
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint --max-line-length=120 numcodecs_qpl
 
 # An sdist and the wheels, in dist/ (docs/wheels.md).
 wheel:

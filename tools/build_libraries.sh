@@ -20,16 +20,17 @@ mkdir -p "$prefix/work" "$prefix/lib/pkgconfig" "$prefix/include/isa-l"
 # ISA-L's makefile builds in its source folder. It has its own CFLAGS, without which it finds no header; CFLAGS_ are its
 # warnings, and _FORTIFY_SOURCE, which gets into a sanitizer's way.
 cp -r "$isal" "$prefix/work/isal"
-make -s -C "$prefix/work/isal" -f Makefile.unx arch=noarch units="igzip crc" CC="${CC:-cc} $* -fPIC" CFLAGS_= \
+make -s -j "$(nproc)" -C "$prefix/work/isal" -f Makefile.unx arch=noarch units="igzip crc" CC="${CC:-cc} $* -fPIC" CFLAGS_= \
     lib isa-l.h >"$prefix/log" 2>&1 || { cat "$prefix/log" >&2; exit 1; }
 cp "$prefix/work/isal/bin/isa-l.a" "$prefix/lib/libisal.a"
 cp "$prefix/work/isal/isa-l.h" "$prefix/include/"
 cp "$prefix/work/isal/include/"*.h "$prefix/include/isa-l/"
 
-mapfile -t files < <(find "$libdeflate/lib" -name '*.c')
-for file in "${files[@]}"; do
-    "${compiler[@]}" "$@" -fPIC -c "$file" -o "$prefix/work/$(basename "$(dirname "$file")")-$(basename "$file" .c).o"
-done
+find "$libdeflate/lib" -name '*.c' | while read -r file; do
+    printf '%q ' "${compiler[@]}" "$@" -fPIC -c "$file" -o \
+        "$prefix/work/$(basename "$(dirname "$file")")-$(basename "$file" .c).o"
+    echo
+done | "$tools/side_by_side.sh"
 "${AR:-ar}" rcs "$prefix/lib/libdeflate.a" "$prefix/work/"*.o
 cp "$libdeflate/libdeflate.h" "$prefix/include/"
 
