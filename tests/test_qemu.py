@@ -295,7 +295,7 @@ class Way:
             assert said.splitlines()[-1].startswith("numcodecs-qpl: error: ")
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("channels", [1, 4])
 @pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
 @pytest.mark.parametrize("encode", ["qpl", "zstd", "zlib"])
 def test_qemu_to_qemu_through_two_relays(
@@ -361,7 +361,7 @@ def test_on_the_emulated_iaa_alone(tmp_path: Path, data: Path, firmware: dict[bo
 
 
 @pytest.mark.parametrize("stage", ["opened", "first round", "later round"])
-@pytest.mark.parametrize("number", [0, 1, 2], ids=["main", "channel", "other channel"])
+@pytest.mark.parametrize("number", [0, 2], ids=["main", "channel"])  # test_relay.py ends each of the channels
 @pytest.mark.parametrize("place", ["a", "b", "c"], ids=["source-relay", "relay-relay", "relay-destination"])
 def test_a_connection_that_is_cut_fails_the_migration_and_the_guest_runs_on(
     tmp_path: Path, firmware: dict[bool, Path], place: str, number: int, stage: str
