@@ -17,8 +17,7 @@ sphinx = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -E -n -W --keep-goin
 linters = '$(BIN)/mypy' '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' \
 	'PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint --max-line-length=120 numcodecs_qpl'
 
-# A process for each processor. A file's tests run in one process, as they share fixtures: no two tests of real QEMUs run at
-# the same time.
+# A process for each processor. All tests of a file run in the same process, as they share fixtures.
 in_parallel := -n logical --maxprocesses 8 --dist loadfile
 
 .PHONY: test demo bench bench-migration docs pictures lint dev wheel newest without-libqpl sanitize fuzz clean
