@@ -11,19 +11,20 @@ from numcodecs_qpl._core.blocks import (
 from numcodecs_qpl._core.errors import CorruptDataError, QplError
 from numcodecs_qpl._core.iaa import libqpl_version, status_name
 from numcodecs_qpl._core.pages import compress_pages, compress_pages_into, decompress_pages
-from numcodecs_qpl._core.path import (
+from numcodecs_qpl._core.settings import (
     NO_LIBQPL,
     PATH_SETTINGS,
     check_settings,
     get_numa,
     get_path,
+    get_threads,
     hardware_advice,
     hardware_init_status,
     path_in_force,
     set_numa,
     set_path,
+    set_threads,
 )
-from numcodecs_qpl._core.threads import get_threads, set_threads
 from numcodecs_qpl._core.writer import BytesWriter
 
 __all__ = [

@@ -10,6 +10,7 @@ from numcodecs_qpl._core.block cimport (
     COMPRESS, DAMAGED, DECOMPRESS, DEVICE_FAILED, DONE, FULL, NO_MEMORY, TODO, Block, Checksum, Task,
 )
 from numcodecs_qpl._core.iaa cimport do_on_device, note_fallback
+from numcodecs_qpl._core.settings cimport get_path, get_threads, numa_id, path_in_force
 from numcodecs_qpl._core.software cimport (
     SOFTWARE_RANDOM, SoftwareEngine, software_after_fork, software_checksum, software_deflate, software_give,
     software_deflate_at_level, software_inflate, software_isal_version, software_join, software_level_bound,
@@ -19,8 +20,6 @@ from numcodecs_qpl._core.software cimport (
 
 from numcodecs_qpl._core import iaa
 from numcodecs_qpl._core.errors import QplError
-from numcodecs_qpl._core.path import get_path, numa_id, path_in_force
-from numcodecs_qpl._core.threads import get_threads
 
 
 cdef extern from "spread.h" nogil:

@@ -20,3 +20,6 @@ cdef void do_on_device(
 
 # Count a block that software did because the device did not, for `reason`.
 cdef void note_fallback(uint32_t reason) noexcept nogil
+
+cpdef object init_status()
+cpdef str taken_away()

@@ -499,7 +499,7 @@ def set_timeout(seconds: float) -> None:
 
 # ---- What can be seen ---------------------------------------------------------------------------
 
-def init_status() -> int:
+cpdef object init_status():
     """Status with which libqpl answers the wish for a hardware job: 0 if an IAA can be used.
 
     libqpl is asked once a process, as it looks for devices only once. Once `taken_away` has a reason, it is the status
@@ -514,7 +514,7 @@ def init_status() -> int:
     return QPL_STS_INIT_WORK_QUEUES_NOT_AVAILABLE if taken_away() else answer
 
 
-def taken_away() -> str:
+cpdef str taken_away():
     """Why this process cannot use the devices that were found: "forked", "lost", or an empty string.
 
     "forked": the parent had opened them, and a queue serves the address space that opened it (Linux does not copy its

@@ -14,11 +14,12 @@ cdef void note_fallback(uint32_t reason) noexcept nogil:
     pass
 
 
-def init_status() -> None:
+cpdef object init_status():
     """None: there is no libqpl to ask for a device."""
+    return None
 
 
-def taken_away() -> str:
+cpdef str taken_away():
     """An empty string: there was no device."""
     return ""
 

@@ -1,14 +1,16 @@
-"""Where blocks run: the settings of the process, and libqpl's answer to the wish for hardware."""
-
-from __future__ import annotations
+"""Where blocks run and in how many threads: the settings of the process, and libqpl's answer to the wish for hardware."""
 
 import os
-from typing import Any
+
+from numcodecs_qpl._core.iaa cimport init_status, taken_away
 
 from numcodecs_qpl._core import iaa
 from numcodecs_qpl._core.arguments import as_choice, as_index
 from numcodecs_qpl._core.errors import QplError
-from numcodecs_qpl._core.threads import get_threads
+
+THREADS_VARIABLE = "NUMCODECS_QPL_THREADS"
+MAX_THREADS = 256
+"""The most threads that `spread.c` starts for one call."""
 
 PATH_VARIABLE = "NUMCODECS_QPL_PATH"
 PATH_SETTINGS = ("auto", "hardware", "software")
@@ -16,7 +18,13 @@ PATH_SETTINGS = ("auto", "hardware", "software")
 NUMA_VARIABLE = "NUMCODECS_QPL_NUMA"
 NUMA_POLICIES = {"socket": -1, "node": -2, "any": -3}
 """libqpl's ``QPL_DEVICE_NUMA_ID_SOCKET``, ``_CURRENT`` and ``_ANY`` (``qpl/c_api/defs.h``)."""
+MAX_NODE = 2**31 - 1
+"""libqpl's ``numa_id`` is an int32."""
 
+NO_LIBQPL = (
+    "this build has no libqpl and runs in software: for an IAA, build it with libqpl, on x86-64 Linux and without "
+    "-Dqpl=disabled"
+)
 _TAKEN_AWAY = {
     "forked": (
         "this process was forked from one that had opened the devices, and they serve that one alone: start workers "
@@ -27,11 +35,6 @@ _TAKEN_AWAY = {
         "kernel's log, and start a new process"
     ),
 }
-NO_LIBQPL = (
-    "this build has no libqpl and runs in software: for an IAA, build it with libqpl, on x86-64 Linux and without "
-    "-Dqpl=disabled"
-)
-
 _ADVICE = {
     "QPL_STS_INIT_HW_NOT_SUPPORTED": "this libqpl was built without the hardware path",
     "QPL_STS_INIT_LIBACCEL_NOT_FOUND": "install libaccel-config (Debian: apt-get install libaccel-config1)",
@@ -41,11 +44,47 @@ _ADVICE = {
     ),
 }
 
-MAX_NODE = 2**31 - 1
-"""libqpl's ``numa_id`` is an int32."""
+# What was set, or found in the environment when it was first asked for. Not at import: dask gives a worker its variables
+# after it has imported the main module, and this with it.
+cdef int threads_setting = 0
+cdef str path_setting = None
+cdef object numa_setting = None
 
-_path: str | None = None
-_numa: str | int | None = None
+
+def set_threads(count: int) -> None:
+    """Spread each batch of blocks over `count` threads, for this process.
+
+    The default is the environment variable ``NUMCODECS_QPL_THREADS``, or 1 if it is unset or empty: zarr and dask
+    already call from threads of their own. The result does not depend on it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `count` is not an integer, or not 1 to `MAX_THREADS`.
+    """
+    global threads_setting
+    threads_setting = as_index(count, "threads", 1, MAX_THREADS)
+
+
+cpdef int get_threads() except -1:
+    """Number of threads that share a batch.
+
+    Raises
+    ------
+    ValueError
+        If nothing was set and ``NUMCODECS_QPL_THREADS`` is not a number from 1 to `MAX_THREADS`.
+    """
+    global threads_setting
+    if not threads_setting:
+        word = os.environ.get(THREADS_VARIABLE) or "1"
+        if not is_number(word):
+            raise ValueError(f"{THREADS_VARIABLE} is {word!r}; it must be a number from 1 to {MAX_THREADS}")
+        threads_setting = as_index(int(word), THREADS_VARIABLE, 1, MAX_THREADS)
+    return threads_setting
+
+
+cdef bint is_number(str word):
+    return word.isascii() and word.isdecimal() and len(word) <= 10  # int() has a limit of its own
 
 
 def hardware_init_status() -> int | None:
@@ -53,7 +92,7 @@ def hardware_init_status() -> int | None:
 
     After a fork, or once a device has stopped answering, it is the status of a system without work queues.
     """
-    return iaa.init_status()
+    return init_status()
 
 
 def hardware_advice(status: int | None) -> str:
@@ -61,8 +100,8 @@ def hardware_advice(status: int | None) -> str:
     if status is None:
         return NO_LIBQPL
     name = iaa.status_name(status)
-    if name == "QPL_STS_INIT_WORK_QUEUES_NOT_AVAILABLE" and (why := iaa.taken_away()):
-        return _TAKEN_AWAY[why]
+    if name == "QPL_STS_INIT_WORK_QUEUES_NOT_AVAILABLE" and taken_away():
+        return _TAKEN_AWAY[taken_away()]
     return _ADVICE.get(name, "see libqpl's list of status codes")
 
 
@@ -86,14 +125,14 @@ def set_path(path: str) -> None:
         If `path` is "hardware" and libqpl finds no usable device, or the build has no libqpl. The setting stays as it
         was.
     """
-    global _path
-    as_choice(path, "path", PATH_SETTINGS)
-    if path == "hardware":
-        _require_hardware()
-    _path = path
+    global path_setting
+    cdef str choice = as_choice(path, "path", PATH_SETTINGS)
+    if choice == "hardware":
+        require_hardware()
+    path_setting = choice
 
 
-def get_path() -> str:
+cpdef str get_path():
     """The setting of `set_path`: "auto", "hardware" or "software".
 
     Raises
@@ -101,14 +140,13 @@ def get_path() -> str:
     ValueError
         If nothing was set and ``NUMCODECS_QPL_PATH`` is none of these.
     """
-    global _path
-    if _path is None:
-        # Not at import: dask gives a worker its variables after it has imported the main module, and this with it.
-        _path = as_choice(os.environ.get(PATH_VARIABLE) or "auto", PATH_VARIABLE, PATH_SETTINGS)
-    return _path
+    global path_setting
+    if path_setting is None:
+        path_setting = as_choice(os.environ.get(PATH_VARIABLE) or "auto", PATH_VARIABLE, PATH_SETTINGS)
+    return path_setting
 
 
-def path_in_force() -> str:
+cpdef str path_in_force():
     """Where the next block runs: "hardware" or "software".
 
     Raises
@@ -118,19 +156,20 @@ def path_in_force() -> str:
     QplError
         If the setting is "hardware" and no device can be used.
     """
-    path = get_path()
+    cdef str path = get_path()
     if path == "hardware":
-        _require_hardware()
-    elif path == "auto" and hardware_init_status() != 0:
+        require_hardware()
+    elif path == "auto" and init_status() != 0:
         return "software"
     return "software" if path == "software" else "hardware"
 
 
-def _require_hardware() -> None:
-    status = hardware_init_status()
+cdef int require_hardware() except -1:
+    status = init_status()
     if status != 0:
         name = None if status is None else iaa.status_name(status)
         raise QplError(f"the hardware path cannot be used: {hardware_advice(status)}", status, name)
+    return 0
 
 
 def set_numa(policy: str | int) -> None:
@@ -149,8 +188,8 @@ def set_numa(policy: str | int) -> None:
     TypeError, ValueError
         If `policy` is none of these.
     """
-    global _numa
-    _numa = _checked_numa(policy, "numa")
+    global numa_setting
+    numa_setting = checked_numa(policy, "numa")
 
 
 def get_numa() -> str | int:
@@ -161,21 +200,19 @@ def get_numa() -> str | int:
     ValueError
         If nothing was set and ``NUMCODECS_QPL_NUMA`` is none of these.
     """
-    global _numa
-    if _numa is None:
+    global numa_setting
+    if numa_setting is None:
         word = os.environ.get(NUMA_VARIABLE) or "socket"
-        is_number = word.isascii() and word.isdecimal() and len(word) <= 10  # int() has a limit of its own
-        _numa = _checked_numa(int(word) if is_number else word, NUMA_VARIABLE)
-    return _numa
+        numa_setting = checked_numa(int(word) if is_number(word) else word, NUMA_VARIABLE)
+    return numa_setting
 
 
-def numa_id() -> int:
-    """The setting of `set_numa` as libqpl's ``numa_id``."""
+cdef int32_t numa_id() except? 0:
     policy = get_numa()
     return NUMA_POLICIES[policy] if isinstance(policy, str) else policy
 
 
-def _checked_numa(policy: Any, name: str) -> str | int:
+cdef object checked_numa(object policy, str name):
     if isinstance(policy, str):
         if policy not in NUMA_POLICIES:
             raise ValueError(
