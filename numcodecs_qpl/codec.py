@@ -6,8 +6,8 @@ from typing import Any
 
 from numcodecs.abc import Codec
 
-from numcodecs_qpl._core import HUFFMAN, MAX_BLOCK
-from numcodecs_qpl._core.arguments import as_bytes, as_choice, as_index, as_writable_bytes, check_no_overlap
+from numcodecs_qpl._core import HUFFMAN, MAX_BLOCK, Memory
+from numcodecs_qpl._core.arguments import as_choice, as_index
 from numcodecs_qpl.containers import CONTAINERS, Reader
 
 DEFAULT_BLOCK_SIZE = 65536
@@ -100,10 +100,10 @@ class QPL(Codec):  # type: ignore[misc]
         QplError
             If the path setting is "hardware" and the device fails or cannot be used.
         """
-        src = as_bytes(buf, "buf")
+        src = Memory(buf, "buf")
         if len(src) > MAX_BLOCK:
             raise ValueError(f"buf has {len(src)} bytes; QPL writes chunks of up to {MAX_BLOCK}: take smaller chunks")
-        return CONTAINERS[self.container].encode(src, dynamic=HUFFMAN[self.huffman], block_size=self.block_size)
+        return CONTAINERS[self.container].encode(src, HUFFMAN[self.huffman], self.block_size)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Inflate a chunk.
@@ -128,13 +128,12 @@ class QPL(Codec):  # type: ignore[misc]
             If `buf` or `out` is of a kind that cannot be used, they overlap, or `out` is of another size. Nothing is
             written outside of `out`.
         """
-        src = as_bytes(buf, "buf")
-        decode = CONTAINERS[self.container].decode
+        src = Memory(buf, "buf")
         if out is None:
-            return decode(src, None, self._reader)
-        target = as_writable_bytes(out, "out")
-        check_no_overlap(src, target, "out", "buf")
-        decode(src, target, self._reader)
+            return CONTAINERS[self.container].decode(src, None, self._reader)
+        target = Memory(out, "out", True)
+        target.check_apart(src)
+        CONTAINERS[self.container].decode(src, target, self._reader)
         return out
 
     def get_config(self) -> dict[str, Any]:

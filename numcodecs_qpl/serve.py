@@ -10,18 +10,21 @@ import threading
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
-from types import ModuleType, TracebackType
-from typing import Any, NamedTuple, Self
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numcodecs.gzip
 import numcodecs.registry
 import numcodecs.zlib
 from numcodecs.abc import Codec
 
-from numcodecs_qpl._core import MAX_LEVEL, path_in_force
-from numcodecs_qpl._core.arguments import as_bytes, as_choice, as_index, as_writable_bytes, check_no_overlap
+from numcodecs_qpl._core import MAX_LEVEL, Memory, path_in_force
+from numcodecs_qpl._core.arguments import as_choice, as_index
 from numcodecs_qpl.codec import DEFAULT_BLOCK_SIZE
 from numcodecs_qpl.containers import Reader, gzip, zlib
+
+if TYPE_CHECKING:
+    from numcodecs_qpl.containers import Leveled
 
 COMPRESS_SETTINGS = ("auto", "software")
 
@@ -78,22 +81,20 @@ class Zlib(numcodecs.zlib.Zlib):  # type: ignore[misc]
         return numcodecs.registry.get_codec, (self.get_config(),)
 
 
-def _encode(container: ModuleType, buf: Any, level: Any) -> bytes:
-    src = as_bytes(buf, "buf")
+def _encode(container: Leveled, buf: Any, level: Any) -> bytes:
+    src = Memory(buf, "buf")
     level = as_index(level, "level", -1, MAX_LEVEL)
     if level and _now.compress == "auto" and path_in_force() == "hardware":
-        encoded: bytes = container.encode(src, dynamic=True, block_size=DEFAULT_BLOCK_SIZE)
-    else:
-        encoded = container.encode_at_level(src, _DEFAULT_LEVEL if level < 0 else level)
-    return encoded
+        return container.encode(src, True, DEFAULT_BLOCK_SIZE)
+    return container.encode_at_level(src, _DEFAULT_LEVEL if level < 0 else level)
 
 
-def _decode(container: ModuleType, buf: Any, out: Any, reader: Reader) -> Any:
-    src = as_bytes(buf, "buf")
+def _decode(container: Leveled, buf: Any, out: Any, reader: Reader) -> Any:
+    src = Memory(buf, "buf")
     if out is None:
         return container.decode(src, None, reader, lenient=True)
-    target = as_writable_bytes(out, "out")
-    check_no_overlap(src, target, "out", "buf")
+    target = Memory(out, "out", True)
+    target.check_apart(src)
     container.decode(src, target, reader, lenient=True)
     return out
 

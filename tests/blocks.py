@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from numcodecs_qpl import QplError, _core
+from numcodecs_qpl import QplError
+from numcodecs_qpl._core import Memory
+from numcodecs_qpl._core import blocks as core_blocks
 
 RNG = np.random.default_rng(1)
 DATA = {
@@ -26,24 +28,18 @@ LAST_BLOCK = b"\x03\x00"
 
 def compress(data: bytes, dynamic: bool = False) -> bytes:
     """A stream of one open block and the empty final one; its CRC-32 is checked."""
-    writer, end, crc = _core.compress_blocks(data, max(1, len(data)), dynamic=dynamic, checksum="crc32")
+    stream, crc = core_blocks.compress_blocks(Memory(data, "data"), max(1, len(data)), dynamic, "crc32", 0, False, 0)
     assert crc == zlib.crc32(data)
-    return writer.finish(end)
+    return stream
 
 
 def decompress(stream: bytes, size: int) -> bytes | None:
     """What the open block in such a stream holds; None if it is not `size` bytes. Its CRC-32 is checked."""
     assert stream.endswith(LAST_BLOCK)
     out = bytearray(size)
-    crcs = _core.decompress_blocks(
-        stream,
-        np.zeros(1, np.int64),
-        np.array([len(stream) - len(LAST_BLOCK)]),
-        out,
-        np.array([size]),
-        final=False,
-        checksum="crc32",
-    )
+    place = (0, len(stream) - len(LAST_BLOCK), size)
+    target = Memory(out, "out", True)
+    crcs = core_blocks.decompress_blocks(Memory(stream, "stream"), [place], target, False, "crc32")
     assert crcs is None or crcs == [zlib.crc32(out)]
     return None if crcs is None else bytes(out)
 

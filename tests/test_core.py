@@ -20,7 +20,9 @@ from blocks import raw_deflate
 from engine import HAS_LIBQPL, needs_libqpl, without_libqpl
 
 import numcodecs_qpl
-from numcodecs_qpl import CorruptDataError, QplError, _core, compress_pages, decompress_pages
+from numcodecs_qpl import QPL, CorruptDataError, QplError, _core, compress_pages, decompress_pages
+from numcodecs_qpl._core import Memory
+from numcodecs_qpl._core import blocks as core_blocks
 
 RNG = np.random.default_rng(2)
 TEXT = bytes(RNG.choice(np.frombuffer(b"abcd efgh", np.uint8), 40 * 4096))
@@ -219,10 +221,7 @@ def test_a_batch_comes_out_the_same_with_any_number_of_threads() -> None:
     for count in (1, 2, 7):
         numcodecs_qpl.set_threads(count)
         lengths, payload = compress_pages(PAGES, huffman="dynamic")
-        writer, end, crc = _core.compress_blocks(
-            PAGES, 10_000, dynamic=True, checksum="crc32", head=b"some head", index=True
-        )
-        results.append((lengths.tolist(), payload, crc, writer.finish(end)))
+        results.append((lengths.tolist(), payload, compress(PAGES, 10_000)[0]))
     assert results[0] == results[1] == results[2]
 
 
@@ -251,52 +250,6 @@ def test_stats_count_the_blocks_of_each_path() -> None:
     assert numcodecs_qpl.stats()["software"] == {"compressed": 0, "decompressed": 0}
 
 
-# ---- BytesWriter ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("capacity", "size"), [(0, 0), (1, 0), (10, 10), (10, 3), (100_000, 5), (1 << 20, 1 << 19)])
-def test_a_writer_becomes_the_bytes_that_were_written(capacity: int, size: int) -> None:
-    writer = _core.BytesWriter(capacity)
-    assert len(writer) == capacity
-    with memoryview(writer) as view:
-        view[:] = bytes(i % 251 for i in range(capacity))
-    assert writer.finish(size) == bytes(i % 251 for i in range(size))
-
-
-def test_a_writer_grows_and_keeps_what_it_has() -> None:
-    writer = _core.BytesWriter(0)
-    for capacity in (3, 5000, 1 << 20):
-        writer.resize(capacity)
-    with memoryview(writer) as view:
-        view[:4] = b"kept"
-    writer.resize(1 << 22)
-    assert writer.finish(4) == b"kept"
-
-
-def test_a_writer_with_a_view_held_neither_moves_nor_finishes() -> None:
-    writer = _core.BytesWriter(10)
-    with memoryview(writer):
-        for call in (writer.resize, writer.finish):
-            with pytest.raises(BufferError, match="a view of the bytes is still held"):
-                call(5)
-    writer.finish(5)
-
-
-def test_a_finished_writer_gives_no_more_access_to_its_bytes() -> None:
-    writer = _core.BytesWriter(10)
-    writer.finish(10)
-    with pytest.raises(ValueError, match="handed over"):
-        memoryview(writer)
-    with pytest.raises(ValueError, match="handed over"):
-        writer.finish(10)
-
-
-def test_the_one_empty_bytes_object_stays_empty() -> None:
-    _core.BytesWriter(0).resize(100)
-    assert len(b"") == 0
-    assert _core.BytesWriter(5).finish(0) == b""
-
-
 # ---- Blocks -----------------------------------------------------------------------------------------------------
 
 CHECKSUMS: dict[str, Callable[[bytes], int]] = {"": lambda data: 0, "crc32": zlib.crc32, "adler32": zlib.adler32}
@@ -307,24 +260,29 @@ class Stream(NamedTuple):
     """What `compress_blocks` returned: the stream, where its blocks are, and the checksum."""
 
     stream: bytes
-    offsets: np.ndarray[Any, np.dtype[np.int64]]
-    lengths: np.ndarray[Any, np.dtype[np.int64]]
+    offsets: list[int]
+    lengths: list[int]
     checksum: int
 
 
 def compress(data: bytes, block_size: int, *, dynamic: bool = True, checksum: str = "crc32") -> Stream:
-    writer, end, value = _core.compress_blocks(data, block_size, dynamic=dynamic, checksum=checksum, index=True)
+    written, value = core_blocks.compress_blocks(Memory(data, "data"), block_size, dynamic, checksum, 0, True, 0)
     count = -(-len(data) // block_size)
-    written = writer.finish(end)
-    lengths = np.frombuffer(written[: 4 * count], "<u4").astype(np.int64)
-    return Stream(written[4 * count :], np.cumsum(lengths) - lengths, lengths, value)
+    lengths = np.frombuffer(written[: 4 * count], "<u4").tolist()
+    return Stream(written[4 * count :], starts(lengths), lengths, value)
+
+
+def starts(lengths: list[int]) -> list[int]:
+    """Offsets of pieces that lie one after the other."""
+    return [sum(lengths[:number]) for number in range(len(lengths))]
 
 
 def decompress(
     stream: Stream, sizes: list[int], dst: Any, *, final: bool = False, checksum: str = "crc32"
 ) -> list[int] | None:
-    return _core.decompress_blocks(
-        stream.stream, stream.offsets, stream.lengths, dst, np.array(sizes, np.int64), final=final, checksum=checksum
+    places = list(zip(stream.offsets, stream.lengths, sizes, strict=True))
+    return core_blocks.decompress_blocks(
+        Memory(stream.stream, "stream"), places, Memory(dst, "dst", True), final, checksum
     )
 
 
@@ -344,26 +302,25 @@ def test_each_block_can_be_inflated_apart_and_all_of_them_are_one_stream(block_s
         is_stored = not block[0] & 6
         assert is_stored or block.endswith(b"\0\0\xff\xff")
         assert zlib.decompress(block + CLOSE, -12) == data[start : start + block_size]
-    assert stream.stream[stream.lengths.sum() :] == CLOSE
+    assert stream.stream[sum(stream.lengths) :] == CLOSE
     out = bytearray(len(data))
     assert decompress(stream, block_sizes(len(data), block_size), out) == [zlib.crc32(data)]
     assert out == data
 
 
-def test_the_head_and_the_index_are_before_the_stream() -> None:
-    writer, end, crc = _core.compress_blocks(TEXT, 50_000, dynamic=True, checksum="crc32", head=b"a head", index=True)
-    written = writer.finish(end)
-    plain = compress(TEXT, 50_000)
-    assert written == b"a head" + plain.lengths.astype("<u4").tobytes() + plain.stream
+def test_the_head_and_the_index_are_before_the_stream_and_the_tail_is_after_it() -> None:
+    text, plain = Memory(TEXT, "text"), compress(TEXT, 50_000)
+    written, crc = core_blocks.compress_blocks(text, 50_000, True, "crc32", 6, True, 3)
+    assert written[6:-3] == np.array(plain.lengths, "<u4").tobytes() + plain.stream
     assert crc == zlib.crc32(TEXT)
-    writer, end, none = _core.compress_blocks(TEXT, 50_000, dynamic=True, head=b"a head")
-    assert (writer.finish(end), none) == (b"a head" + plain.stream, 0)
+    written, none = core_blocks.compress_blocks(text, 50_000, True, "", 6, False, 0)
+    assert (written[6:], none) == (plain.stream, 0)
 
 
 def test_no_byte_is_no_block() -> None:
     for checksum, of_nothing in (("", 0), ("crc32", 0), ("adler32", 1)):
-        writer, end, value = _core.compress_blocks(b"", 1, dynamic=True, checksum=checksum, head=b"head", index=True)
-        assert (writer.finish(end), value) == (b"head" + CLOSE, of_nothing)
+        written, value = core_blocks.compress_blocks(Memory(b"", "nothing"), 1, True, checksum, 4, True, 8)
+        assert (written[4:-8], value) == (CLOSE, of_nothing)
 
 
 @pytest.mark.parametrize("checksum", ["crc32", "adler32"])
@@ -388,8 +345,8 @@ def test_final_blocks_are_inflated_with_a_checksum_each(checksum: str, count: in
     rng = np.random.default_rng(12)
     parts = [rng.bytes(100), TEXT[:70_000], (rng.bytes(20_000) * 3), b"x", bytes(9000)]
     streams = [raw_deflate(part) for part in parts]
-    lengths = np.array([len(stream) for stream in streams])
-    all_of_them = Stream(b"".join(streams), np.cumsum(lengths) - lengths, lengths, 0)
+    lengths = [len(stream) for stream in streams]
+    all_of_them = Stream(b"".join(streams), starts(lengths), lengths, 0)
     out = bytearray(sum(map(len, parts)))
     checksums = decompress(all_of_them, [len(part) for part in parts], out, final=True, checksum=checksum)
     assert checksums == [CHECKSUMS[checksum](part) for part in parts]
@@ -399,43 +356,37 @@ def test_final_blocks_are_inflated_with_a_checksum_each(checksum: str, count: in
 @pytest.mark.parametrize("size", [0, -1, 2**31])
 def test_a_block_size_out_of_range_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match=f"block_size is {size}; it must be 1 to 2147483647"):
-        _core.compress_blocks(TEXT, size, dynamic=True)
+        compress(TEXT, size)
 
 
 @pytest.mark.parametrize("final", [True, False])
 @pytest.mark.parametrize(
-    ("offsets", "lengths", "sizes"),
+    "places",
     [
-        ([], [], []),
-        ([-1], [5], [50]),
-        ([0], [11], [50]),
-        ([10], [0], [50]),
-        ([11], [0], [50]),
-        ([5], [6], [50]),
-        ([0], [-1], [50]),
-        ([0], [0], [50]),
-        ([2**62], [2**62], [50]),
-        ([1], [2**63 - 1], [50]),
-        ([0], [10], [51]),
-        ([0], [10], [49]),
-        ([0], [10], [0]),
-        ([0], [10], [-1]),
-        ([0], [10], [2**31]),
-        ([0, 0], [10, 10], [30, 30]),
-        ([0, 0], [10, 10], [50, 0]),
-        ([0, 0], [10, 10], [2**62, 2**62]),
-        ([0, 0], [10], [50]),
-        ([0], [10, 10], [50]),
-        ([0], [10], [25, 25]),
+        [],
+        [(-1, 5, 50)],
+        [(0, 11, 50)],
+        [(10, 0, 50)],
+        [(11, 0, 50)],
+        [(5, 6, 50)],
+        [(0, -1, 50)],
+        [(0, 0, 50)],
+        [(2**62, 2**62, 50)],
+        [(1, 2**63 - 1, 50)],
+        [(0, 10, 51)],
+        [(0, 10, 49)],
+        [(0, 10, 0)],
+        [(0, 10, -1)],
+        [(0, 10, 2**31)],
+        [(0, 10, 30), (0, 10, 30)],
+        [(0, 10, 50), (0, 10, 0)],
+        [(0, 10, 2**62), (0, 10, 2**62)],
     ],
 )
-def test_blocks_outside_of_the_buffers_are_not_inflated(
-    offsets: list[int], lengths: list[int], sizes: list[int], final: bool
-) -> None:
+def test_blocks_outside_of_the_buffers_are_not_inflated(places: list[tuple[int, int, int]], final: bool) -> None:
     guard = bytearray(b"\xaa" * 50)
-    starts, ends, room = (np.array(given, np.int64) for given in (offsets, lengths, sizes))
-    checksums = _core.decompress_blocks(bytes(10), starts, ends, guard, room, final=final, checksum="crc32")
-    assert checksums is None
+    target = Memory(guard, "guard", True)
+    assert core_blocks.decompress_blocks(Memory(bytes(10), "bytes"), places, target, final, "crc32") is None
     assert guard == b"\xaa" * 50
 
 
@@ -446,7 +397,7 @@ def test_blocks_that_are_not_as_long_as_their_numbers_say_are_not_inflated(threa
     sizes = block_sizes(len(TEXT), 50_000)
     for change in (-1, 1, 4):
         for which in range(3):
-            lengths = stream.lengths.copy()
+            lengths = list(stream.lengths)
             lengths[which] += change
             assert decompress(stream._replace(lengths=lengths), sizes, bytearray(len(TEXT))) is None
             other = list(sizes)
@@ -461,7 +412,7 @@ def test_an_open_block_is_not_a_final_one_nor_the_other_way_round() -> None:
     stream = compress(TEXT, len(TEXT))
     assert decompress(stream, [len(TEXT)], bytearray(len(TEXT)), final=True) is None
     closed = raw_deflate(TEXT)
-    whole = Stream(closed, np.zeros(1, np.int64), np.array([len(closed)]), 0)
+    whole = Stream(closed, [0], [len(closed)], 0)
     assert decompress(whole, [len(TEXT)], bytearray(len(TEXT)), final=True) == [zlib.crc32(TEXT)]
     assert decompress(whole, [len(TEXT)], bytearray(len(TEXT))) is None
 
@@ -471,46 +422,46 @@ def test_a_block_has_no_history_of_the_one_before_it() -> None:
     first = compressor.compress(NOISE[:3000]) + compressor.flush(zlib.Z_SYNC_FLUSH)
     second = compressor.compress(NOISE[:3000]) + compressor.flush(zlib.Z_SYNC_FLUSH)
     assert len(second) < 100
-    stream = Stream(first + second, np.array([0, len(first)]), np.array([len(first), len(second)]), 0)
+    stream = Stream(first + second, [0, len(first)], [len(first), len(second)], 0)
     assert decompress(stream, [3000, 3000], bytearray(6000)) is None
 
 
 # ---- Streams ----------------------------------------------------------------------------------------------------
 
-TOO_SMALL, DAMAGED = -1, -2
 
-
-@pytest.mark.parametrize("checksum", CHECKSUMS)
-def test_a_stream_of_another_producer_is_inflated_from_where_it_begins_to_where_it_ends(checksum: str) -> None:
+@pytest.mark.parametrize("guess", [0, 1, 160_000, 2**40, 2**62])
+def test_a_stream_is_inflated_whatever_size_it_was_taken_for(guess: int) -> None:
+    codec = QPL("deflate")
     for data in (TEXT, NOISE, b"", b"x", NOISE[:20_000] * 3):
-        stream = raw_deflate(data)
-        src = b"head" + stream + b"tail"
-        expected = (4 + len(stream), len(data), CHECKSUMS[checksum](data))
-        around = bytearray(b"\xaa" * (len(data) + 200))
-        assert _core.decompress_stream(src, 4, around, 100, 0, checksum) == (*expected, None)
-        assert around[100 : 100 + len(data)] == data
-        assert around[:100] == b"\xaa" * 100
-        for guess in (0, 1, len(data), 10 * len(data), 2**40):
-            assert _core.decompress_stream(src, 4, None, 0, guess, checksum) == (*expected, data)
+        codec._reader.size_hint = guess
+        assert codec.decode(raw_deflate(data)) == data
+        assert codec._reader.size_hint == len(data)
 
 
 def test_a_stream_that_has_no_room_is_told_from_one_that_is_damaged() -> None:
-    stream = raw_deflate(bytes(100_000))
-    out = bytearray(100_000)
-    assert _core.decompress_stream(stream, 0, out, 0, 0, "") == (len(stream), 100_000, 0, None)
-    assert _core.decompress_stream(stream, 0, out, 1, 0, "")[0] == TOO_SMALL
-    assert _core.decompress_stream(stream, 0, bytearray(99_999), 0, 0, "")[0] == TOO_SMALL
-    assert _core.decompress_stream(stream, 0, bytearray(), 0, 0, "")[0] == TOO_SMALL
+    codec, stream = QPL("deflate"), raw_deflate(bytes(100_000))
+    out = bytearray(b"\xaa" * 100_000)
+    assert codec.decode(stream, out) == bytes(100_000)
+    for small in (bytearray(99_999), bytearray()):
+        with pytest.raises(ValueError, match=f"^out has {len(small)} bytes, but the data inflates to more$"):
+            codec.decode(stream, small)
     for damaged in (b"", b"\xff", stream[:-1], b"\xff" + stream[1:]):
         for out_or_none in (bytearray(200_000), None):
-            assert _core.decompress_stream(damaged, 0, out_or_none, 0, 0, "")[0] == DAMAGED
+            with pytest.raises(CorruptDataError, match=r"^the deflate stream is (damaged|truncated)"):
+                codec.decode(damaged, out_or_none)
 
 
-@pytest.mark.parametrize(("start", "at"), [(-1, 0), (3, 0), (2**62, 0), (0, -1), (0, 11), (0, 2**62)])
-def test_a_stream_outside_of_the_buffers_is_not_inflated(start: int, at: int) -> None:
-    out = bytearray(b"\xaa" * 10)
-    assert _core.decompress_stream(b"\x4b\x04\x00", start, out, at, 0, "crc32")[0] == DAMAGED
-    assert out == b"\xaa" * 10
+@pytest.mark.parametrize("level", [-1, 10])
+def test_a_level_out_of_range_is_refused(level: int) -> None:
+    with pytest.raises(ValueError, match=f"level is {level}; it must be 0 to 9"):
+        core_blocks.compress_stream(Memory(TEXT, "text"), level, "crc32", 0, 0)
+
+
+def test_the_head_and_the_tail_are_around_a_stream_that_is_compressed_at_a_level() -> None:
+    for data in (TEXT, b""):
+        written, crc = core_blocks.compress_stream(Memory(data, "data"), 6, "crc32", 3, 5)
+        assert zlib.decompress(written[3:-5], -15) == data
+        assert crc == zlib.crc32(data)
 
 
 def test_the_versions_of_the_software_engine_are_those_of_its_libraries() -> None:

@@ -18,7 +18,7 @@ pip install -q --disable-pip-version-check --no-build-isolation --no-deps -Cbuil
 
 runtime=$("${CC:-cc}" -print-file-name=libasan.so)
 device=$PWD/build/sanitized/tests/iaa
-for library in $venv/lib/python3*/site-packages/numcodecs_qpl/_core/*.so "$device"/*.so.1; do
+for library in $venv/lib/python3*/site-packages/numcodecs_qpl/*/*.so "$device"/*.so.1; do
     needed=$(readelf -d "$library")
     [[ $needed == *libasan* ]] || { echo "$library was built without AddressSanitizer" >&2; exit 1; }
     [[ $needed != *libisal* && $needed != *libdeflate* ]] ||

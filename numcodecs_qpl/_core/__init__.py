@@ -1,15 +1,11 @@
 """The core: blocks of raw deflate, on an IAA or in software. It knows no container format."""
 
 from numcodecs_qpl._core.arguments import HUFFMAN, MAX_BLOCK, MAX_LEVEL
-from numcodecs_qpl._core.batch import engine_versions, reset_stats, software_versions, stats, works_side_by_side
-from numcodecs_qpl._core.blocks import (
-    compress_blocks,
-    compress_stream,
-    decompress_blocks,
-    decompress_stream,
-)
+from numcodecs_qpl._core.batch import engine_versions, reset_stats, software_versions, stats
 from numcodecs_qpl._core.errors import CorruptDataError, QplError
+from numcodecs_qpl._core.iaa import init_status as hardware_init_status
 from numcodecs_qpl._core.iaa import libqpl_version, status_name
+from numcodecs_qpl._core.memory import Memory
 from numcodecs_qpl._core.pages import compress_pages, compress_pages_into, decompress_pages
 from numcodecs_qpl._core.settings import (
     NO_LIBQPL,
@@ -19,13 +15,11 @@ from numcodecs_qpl._core.settings import (
     get_path,
     get_threads,
     hardware_advice,
-    hardware_init_status,
     path_in_force,
     set_numa,
     set_path,
     set_threads,
 )
-from numcodecs_qpl._core.writer import BytesWriter
 
 __all__ = [
     "HUFFMAN",
@@ -33,17 +27,13 @@ __all__ = [
     "MAX_LEVEL",
     "NO_LIBQPL",
     "PATH_SETTINGS",
-    "BytesWriter",
     "CorruptDataError",
+    "Memory",
     "QplError",
     "check_settings",
-    "compress_blocks",
     "compress_pages",
     "compress_pages_into",
-    "compress_stream",
-    "decompress_blocks",
     "decompress_pages",
-    "decompress_stream",
     "engine_versions",
     "get_numa",
     "get_path",
@@ -59,5 +49,4 @@ __all__ = [
     "software_versions",
     "stats",
     "status_name",
-    "works_side_by_side",
 ]

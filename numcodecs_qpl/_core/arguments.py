@@ -18,29 +18,8 @@ HUFFMAN = {"fixed": False, "dynamic": True}
 """Whether the tables are made for each block, by name."""
 
 
-def as_bytes(buffer: Any, name: str) -> memoryview:
-    """Bytes of any contiguous buffer or array, without a copy.
-
-    Raises
-    ------
-    TypeError
-        If `buffer` has no buffer, or holds Python objects.
-    ValueError
-        If it is not contiguous.
-    """
-    if type(buffer) is bytes:
-        return memoryview(buffer)
-    try:
-        view = memoryview(buffer)
-        if "O" not in view.format:  # objects may be fields of a structure
-            return view.cast("B")
-    except (TypeError, ValueError):
-        pass
-    return _unusual_bytes(buffer, name)
-
-
-def _unusual_bytes(buffer: Any, name: str) -> memoryview:
-    """The same of what `memoryview` cannot cast: other byte orders, dtypes of NumPy's own, F order, size zero."""
+def unusual_bytes(buffer: Any, name: str) -> memoryview:
+    """Bytes of what has no C-contiguous buffer, or may hold objects: F order, dtypes of NumPy's own; see `Memory`."""
     try:
         array = np.asarray(buffer if isinstance(buffer, np.ndarray) else memoryview(buffer))
     except (TypeError, ValueError, RuntimeError):  # NumPy raises the last for structures that it cannot read
@@ -52,14 +31,6 @@ def _unusual_bytes(buffer: Any, name: str) -> memoryview:
     if not array.nbytes:
         return memoryview(bytearray() if array.flags.writeable else b"")
     return array.reshape(-1, order="A").view(np.uint8).data
-
-
-def as_writable_bytes(buffer: Any, name: str) -> memoryview:
-    """Bytes of a buffer to be written to; see `as_bytes`. ValueError if it is read-only."""
-    view = as_bytes(buffer, name)
-    if view.readonly:
-        raise ValueError(f"{name} is read-only; a writable buffer is required")
-    return view
 
 
 def as_index(value: Any, name: str, least: int, most: int) -> int:
@@ -114,15 +85,7 @@ def as_lengths(lengths: Any) -> NDArray[np.int64]:
 
 
 def as_lengths_to_fill(lengths: Any) -> memoryview:
-    """Memory for lengths of pages, to be written to: a contiguous row of uint32.
-
-    Raises
-    ------
-    TypeError
-        If `lengths` has no buffer, or another type or number of dimensions.
-    ValueError
-        If it is not contiguous, or read-only.
-    """
+    """Memory for lengths of pages, to be written to; an error unless it is a contiguous, writable row of uint32."""
     try:
         view = memoryview(lengths)
     except (TypeError, ValueError):
@@ -134,9 +97,3 @@ def as_lengths_to_fill(lengths: Any) -> memoryview:
     if view.readonly:
         raise ValueError("lengths is read-only; a writable array is required")
     return view
-
-
-def check_no_overlap(source: Any, target: Any, target_name: str, source_name: str) -> None:
-    """Raise a ValueError if two buffers of bytes share memory: a block would be overwritten before it is read."""
-    if np.may_share_memory(np.frombuffer(source, np.uint8), np.frombuffer(target, np.uint8)):
-        raise ValueError(f"{target_name} overlaps {source_name}; pass memory of its own")

@@ -12,10 +12,10 @@ from numcodecs_qpl._core.block cimport (
 from numcodecs_qpl._core.iaa cimport do_on_device, note_fallback
 from numcodecs_qpl._core.settings cimport get_path, get_threads, numa_id, path_in_force
 from numcodecs_qpl._core.software cimport (
-    SOFTWARE_RANDOM, SoftwareEngine, software_after_fork, software_checksum, software_deflate, software_give,
-    software_deflate_at_level, software_inflate, software_isal_version, software_join, software_level_bound,
-    software_libdeflate_version, software_no_bytes,
-    software_set_random, software_store, software_stored_size, software_take,
+    SOFTWARE_RANDOM, SoftwareEngine, software_after_fork, software_checksum, software_deflate,
+    software_deflate_at_level, software_give, software_inflate, software_isal_version, software_join,
+    software_level_bound, software_libdeflate_version, software_set_random, software_store, software_stored_size,
+    software_take,
 )
 
 from numcodecs_qpl._core import iaa
@@ -88,9 +88,9 @@ cdef void complete(Worker *worker, Block *block) noexcept nogil:
         return
     if task.operation == COMPRESS:
         worker.end = block.dst + block.written
-        block.checksum = software_checksum(task.checksum, software_no_bytes(task.checksum), block.src, block.size)
+        block.checksum = software_checksum(task.checksum, block.src, block.size)
     else:
-        block.checksum = software_checksum(task.checksum, software_no_bytes(task.checksum), block.dst, block.written)
+        block.checksum = software_checksum(task.checksum, block.dst, block.written)
 
 
 cdef void keep(Block *block) noexcept nogil:
@@ -221,7 +221,9 @@ cdef class Batch:
         return 0
 
     cdef uint32_t joined_checksum(self) noexcept:
-        cdef uint32_t joined = self.blocks[0].checksum if self.count else software_no_bytes(self.task.checksum)
+        if not self.count:
+            return software_checksum(self.task.checksum, NULL, 0)
+        cdef uint32_t joined = self.blocks[0].checksum
         cdef size_t size
         for i in range(1, self.count):
             size = self.blocks[i].size if self.task.operation == COMPRESS else self.blocks[i].written
@@ -243,7 +245,7 @@ cdef int deflate_stream(Block *block, Checksum checksum, int level) except -1:
         raise MemoryError("no memory for the software engine")
     with nogil:
         software_deflate_at_level(engine, level, block)
-        block.checksum = software_checksum(checksum, software_no_bytes(checksum), block.src, block.size)
+        block.checksum = software_checksum(checksum, block.src, block.size)
         software_give(engine)
     if block.status != DONE:
         raise MemoryError("no memory for the software engine")
@@ -261,7 +263,7 @@ cdef int inflate_stream(Block *block, Checksum checksum, size_t *read) except -1
     with nogil:
         software_inflate(engine, &task, block, read)
         if block.status == DONE:
-            block.checksum = software_checksum(checksum, software_no_bytes(checksum), block.dst, block.written)
+            block.checksum = software_checksum(checksum, block.dst, block.written)
             atomic_fetch_add(&done[SOFTWARE][<int>DECOMPRESS], 1)
         software_give(engine)
     if block.status == NO_MEMORY:
@@ -275,11 +277,6 @@ def _set_random() -> None:
 
 
 _set_random()
-
-
-def works_side_by_side() -> bool:
-    """Return True if blocks of one stream are worth to be inflated apart: by threads, or by a device."""
-    return get_threads() > 1 or path_in_force() == "hardware"
 
 
 def software_versions() -> dict[str, str]:

@@ -1,22 +1,9 @@
-from array import array
-from typing import Any, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
-from typing_extensions import Buffer
-
-from numcodecs_qpl._core.writer import BytesWriter
-
-_Bytes: TypeAlias = Buffer | NDArray[Any]  # NumPy's stubs have no __buffer__ before Python 3.12
-_Int64s: TypeAlias = NDArray[np.int64] | array[int]
+from numcodecs_qpl._core.memory import Memory
 
 def compress_blocks(
-    src: _Bytes, block_size: int, *, dynamic: bool, checksum: str = "", head: bytes = b"", index: bool = False
-) -> tuple[BytesWriter, int, int]: ...
-def compress_stream(src: _Bytes, level: int, *, checksum: str, head: bytes) -> tuple[BytesWriter, int, int]: ...
+    src: Memory, block_size: int, dynamic: bool, checksum: str, head: int, index: bool, tail: int
+) -> tuple[bytes, int]: ...
+def compress_stream(src: Memory, level: int, checksum: str, head: int, tail: int) -> tuple[bytes, int]: ...
 def decompress_blocks(
-    src: _Bytes, offsets: _Int64s, lengths: _Int64s, dst: _Bytes, sizes: _Int64s, *, final: bool, checksum: str
+    src: Memory, places: list[tuple[int, int, int]], dst: Memory, final: bool, checksum: str
 ) -> list[int] | None: ...
-def decompress_stream(
-    src: _Bytes, start: int, out: _Bytes | None, at: int, guess: int, checksum: str
-) -> tuple[int, int, int, bytes | None]: ...

@@ -19,7 +19,6 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 from numcodecs_qpl._core.block cimport (
     COMPRESS, DAMAGED, DEVICE_FAILED, DONE, FULL, NO_MEMORY, TODO, Block, Status, Task,
 )
-from numcodecs_qpl._core.pthread cimport pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock
 from numcodecs_qpl._core.qpl cimport (
     QPL_FLAG_DYNAMIC_HUFFMAN, QPL_FLAG_FIRST, QPL_FLAG_LAST, QPL_FLAG_OMIT_VERIFY, QPL_STS_BAD_EOF_ERR,
     QPL_STS_BEING_PROCESSED, QPL_STS_INIT_WORK_QUEUES_NOT_AVAILABLE, QPL_STS_INTL_HARDWARE_TIMEOUT,
@@ -54,6 +53,13 @@ cdef extern from *:
 
 cdef extern from "<sched.h>" nogil:
     int sched_yield()
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
 
 
 cdef enum:
@@ -97,15 +103,15 @@ cdef enum State:
     READY
 
 
-cdef struct Memory:
+cdef struct Area:
     uint8_t *bytes
     size_t size
 
 
 cdef struct Slot:
     qpl_job *job
-    Memory input           # of an open block that is inflated
-    Memory output
+    Area input             # of an open block that is inflated
+    Area output
     const uint8_t *src     # what the device reads ...
     size_t size            # ... and how much of it
     size_t room            # bytes that it may write
@@ -186,13 +192,13 @@ cdef void drop_job(Slot *slot) noexcept nogil:
         slot.job = NULL
 
 
-cdef void drop_memory(Memory *memory) noexcept nogil:
+cdef void drop_memory(Area *memory) noexcept nogil:
     free(memory.bytes)
     memory.bytes = NULL
     memory.size = 0
 
 
-cdef bint make_room(Memory *memory, size_t size) noexcept nogil:
+cdef bint make_room(Area *memory, size_t size) noexcept nogil:
     if memory.size < size:
         drop_memory(memory)
         memory.bytes = <uint8_t *>malloc(size)

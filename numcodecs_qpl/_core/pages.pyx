@@ -2,15 +2,14 @@
 
 import numpy as np
 
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from numcodecs_qpl._core.batch cimport Batch
 from numcodecs_qpl._core.block cimport COMPRESS, DECOMPRESS, DONE, FULL, Block
-from numcodecs_qpl._core.writer cimport BytesWriter
+from numcodecs_qpl._core.memory cimport Memory, new_bytes, resize_bytes
 
-from numcodecs_qpl._core.arguments import (
-    as_bytes, as_lengths, as_lengths_to_fill, as_writable_bytes, check_no_overlap, check_page_size, is_dynamic,
-)
+from numcodecs_qpl._core.arguments import as_lengths, as_lengths_to_fill, check_page_size, is_dynamic
 from numcodecs_qpl._core.errors import CorruptDataError
 
 
@@ -41,71 +40,55 @@ def compress_pages(buffer, page_size=4096, huffman="fixed"):
     QplError
         If the path setting is "hardware" and the device fails.
     """
-    page_size = check_page_size(page_size)
-    pages = as_bytes(buffer, "buffer")
-    lengths = np.empty(len(pages) // page_size, np.uint32)
-    writer = BytesWriter(len(pages))
-    return lengths, writer.finish(compress_pages_into(pages, lengths, writer, page_size, huffman))
+    cdef Py_ssize_t size = check_page_size(page_size)
+    cdef Memory pages = Memory(buffer, "buffer")
+    cdef bytes payload = new_bytes(pages.size)
+    lengths = np.empty(pages.size // size, np.uint32)
+    resize_bytes(payload, compress(pages, lengths, <uint8_t *>PyBytes_AS_STRING(payload), size, huffman))
+    return lengths, payload
 
 
 def compress_pages_into(buffer, lengths, payload, page_size=4096, huffman="fixed") -> int:
-    """Compress pages into the caller's memory; see `compress_pages`.
+    """Compress pages into the caller's memory, and return the bytes of the payload; see `compress_pages`.
 
-    Parameters
-    ----------
-    buffer : buffer of bytes
-        The pages, one after the other.
-    lengths : ndarray of uint32, shape (pages,)
-        Receives the bytes of each page in the payload.
-    payload : writable buffer of bytes
-        Receives the payload; it has at least as many bytes as `buffer`.
-    page_size, huffman
-        As for `compress_pages`.
-
-    Returns
-    -------
-    int
-        Bytes of the payload.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is wrong. The message names it.
-    QplError
-        If the path setting is "hardware" and the device fails.
+    `lengths`, an array of uint32, receives the bytes of each page, and `payload`, a writable buffer of at least as many
+    bytes as `buffer`, the pages' streams.
     """
-    cdef const uint8_t[::1] src = as_bytes(buffer, "buffer")
-    cdef uint8_t[::1] dst = payload if isinstance(payload, BytesWriter) else as_writable_bytes(payload, "payload")
-    cdef uint32_t[::1] lengths_view = as_lengths_to_fill(lengths)
-    cdef bint dynamic = is_dynamic(huffman)
+    cdef Memory pages = Memory(buffer, "buffer")
+    cdef Memory dst = Memory(payload, "payload", True)
+    cdef uint32_t[::1] row = as_lengths_to_fill(lengths)
     cdef Py_ssize_t size = check_page_size(page_size)
-    cdef Py_ssize_t count = src.shape[0] // size
-    if src.shape[0] % size:
-        raise ValueError(f"buffer has {src.shape[0]} bytes; it must have whole pages of {size} bytes")
-    if lengths_view.shape[0] != count:
-        raise ValueError(f"lengths has room for {lengths_view.shape[0]} pages; there are {count}")
-    if dst.shape[0] < src.shape[0]:
-        raise ValueError(f"payload has room for {dst.shape[0]} bytes; up to {src.shape[0]} may be needed")
-    check_no_overlap(src, dst, "payload", "buffer")
-    if count == 0:
-        return 0
-    cdef Batch batch = Batch(count, (src, dst))
+    if dst.size < pages.size:
+        raise ValueError(f"payload has room for {dst.size} bytes; up to {pages.size} may be needed")
+    dst.check_apart(pages)
+    return compress(pages, row, dst.start, size, huffman)
+
+
+cdef Py_ssize_t compress(Memory pages, uint32_t[::1] lengths, uint8_t *dst, Py_ssize_t size, huffman) except -1:
+    # `dst` has room for `pages`, and its owner is with the caller.
+    cdef Py_ssize_t count = pages.size // size
+    cdef Batch batch = Batch(count, (pages,))
     cdef Py_ssize_t i
     cdef Block *block
     batch.task.operation = COMPRESS
     batch.task.keep = True
-    batch.task.dynamic = dynamic
+    batch.task.dynamic = is_dynamic(huffman)
+    if pages.size % size:
+        raise ValueError(f"buffer has {pages.size} bytes; it must have whole pages of {size} bytes")
+    if lengths.shape[0] != count:
+        raise ValueError(f"lengths has room for {lengths.shape[0]} pages; there are {count}")
     for i in range(count):
         block = &batch.blocks[i]
-        block.src = &src[0] + i * size
+        block.src = pages.start + i * size
         block.size = size
-        block.dst = &dst[0] + i * size
+        block.dst = dst + i * size
         block.room = size - 1
     batch.run("page")
+    cdef Py_ssize_t total = 0
     for i in range(count):
-        lengths_view[i] = batch.blocks[i].written
-    block = &batch.blocks[count - 1]
-    return block.dst + block.written - &dst[0]
+        lengths[i] = batch.blocks[i].written
+        total += batch.blocks[i].written
+    return total
 
 
 def decompress_pages(payload, lengths, page_size=4096, out=None):
@@ -138,7 +121,7 @@ def decompress_pages(payload, lengths, page_size=4096, out=None):
     QplError
         If the path setting is "hardware" and the device fails.
     """
-    cdef const uint8_t[::1] src = as_bytes(payload, "payload")
+    cdef Memory src = Memory(payload, "payload")
     cdef Py_ssize_t size = check_page_size(page_size)
     cdef const int64_t[::1] sizes = as_lengths(lengths)
     cdef Py_ssize_t count = sizes.shape[0]
@@ -148,28 +131,25 @@ def decompress_pages(payload, lengths, page_size=4096, out=None):
         if not 0 < sizes[i] <= size:
             raise CorruptDataError(f"page {i} has length {sizes[i]}; it must be 1 to {size}")
         at += sizes[i]
-    if at != src.shape[0]:
-        raise CorruptDataError(f"the lengths add up to {at} bytes, but the payload has {src.shape[0]}")
-    cdef BytesWriter writer = None
-    cdef uint8_t[::1] dst = None
-    cdef uint8_t *start
+    if at != src.size:
+        raise CorruptDataError(f"the lengths add up to {at} bytes, but the payload has {src.size}")
+    cdef Memory dst
     if out is None:
-        writer = BytesWriter(count * size)
-        start = writer.start()
+        out = new_bytes(count * size)
+        dst = Memory(out, "out")
     else:
-        dst = as_writable_bytes(out, "out")
-        if dst.shape[0] != count * size:
-            raise ValueError(f"out has {dst.shape[0]} bytes; {count} pages of {size} have {count * size}")
-        check_no_overlap(src, dst, "out", "payload")
-        start = &dst[0] if count else NULL
-    cdef Batch batch = Batch(count, (src, dst, writer))
+        dst = Memory(out, "out", True)
+        if dst.size != count * size:
+            raise ValueError(f"out has {dst.size} bytes; {count} pages of {size} have {count * size}")
+        dst.check_apart(src)
+    cdef Batch batch = Batch(count, (src, dst))
     cdef Block *block
     at = 0
     for i in range(count):
         block = &batch.blocks[i]
-        block.src = &src[0] + at
+        block.src = src.start + at
         block.size = sizes[i]
-        block.dst = start + i * size
+        block.dst = dst.start + i * size
         block.room = size
         at += sizes[i]
     batch.task.operation = DECOMPRESS
@@ -183,6 +163,4 @@ def decompress_pages(payload, lengths, page_size=4096, out=None):
             raise CorruptDataError(f"page {i} of {count} cannot be inflated: its {block.size} bytes are damaged")
         if <Py_ssize_t>block.written != size:
             raise CorruptDataError(f"page {i} of {count} inflates to {block.written} bytes, not {size}")
-    if writer is None:
-        return out
-    return writer.finish(count * size)
+    return out

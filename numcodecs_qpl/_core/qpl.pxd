@@ -36,13 +36,11 @@ cdef extern from "qpl/qpl.h" nogil:
     ctypedef struct qpl_job:
         uint8_t *next_in_ptr
         uint32_t available_in
-        uint32_t total_in
         uint8_t *next_out_ptr
         uint32_t available_out
         uint32_t total_out
         qpl_operation op
         uint32_t flags
-        uint32_t crc
         qpl_compression_levels level
         uint32_t last_bit_offset
         qpl_huffman_table_t huffman_table

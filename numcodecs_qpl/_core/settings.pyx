@@ -1,4 +1,4 @@
-"""Where blocks run and in how many threads: the settings of the process, and libqpl's answer to the wish for hardware."""
+"""Where blocks run, and in how many threads: the settings of the process."""
 
 import os
 
@@ -44,14 +44,14 @@ _ADVICE = {
     ),
 }
 
-# What was set, or found in the environment when it was first asked for. Not at import: dask gives a worker its variables
-# after it has imported the main module, and this with it.
+# What was set, or found in the environment at the first use. Not at import: dask gives a worker its variables after it
+# has imported the main module, and this with it.
 cdef int threads_setting = 0
 cdef str path_setting = None
 cdef object numa_setting = None
 
 
-def set_threads(count: int) -> None:
+def set_threads(count) -> None:
     """Spread each batch of blocks over `count` threads, for this process.
 
     The default is the environment variable ``NUMCODECS_QPL_THREADS``, or 1 if it is unset or empty: zarr and dask
@@ -87,15 +87,7 @@ cdef bint is_number(str word):
     return word.isascii() and word.isdecimal() and len(word) <= 10  # int() has a limit of its own
 
 
-def hardware_init_status() -> int | None:
-    """Status with which libqpl answers the wish for a hardware job: 0 if an IAA can be used, None without libqpl.
-
-    After a fork, or once a device has stopped answering, it is the status of a system without work queues.
-    """
-    return init_status()
-
-
-def hardware_advice(status: int | None) -> str:
+def hardware_advice(status) -> str:
     """What to do about an init status of the hardware path, in one sentence."""
     if status is None:
         return NO_LIBQPL
@@ -105,7 +97,7 @@ def hardware_advice(status: int | None) -> str:
     return _ADVICE.get(name, "see libqpl's list of status codes")
 
 
-def set_path(path: str) -> None:
+def set_path(path) -> None:
     """Choose where blocks run, for this process.
 
     Parameters
@@ -172,7 +164,7 @@ cdef int require_hardware() except -1:
     return 0
 
 
-def set_numa(policy: str | int) -> None:
+def set_numa(policy) -> None:
     """Choose the devices by where they are, for this process.
 
     Parameters

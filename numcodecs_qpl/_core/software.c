@@ -235,17 +235,12 @@ void software_inflate(SoftwareEngine *engine, const Task *task, Block *block, si
 
 /* ---- Checksums --------------------------------------------------------------------------------------------- */
 
-uint32_t software_no_bytes(Checksum kind)
+uint32_t software_checksum(Checksum kind, const uint8_t *bytes, size_t size)
 {
-    return kind == ADLER32;
-}
-
-uint32_t software_checksum(Checksum kind, uint32_t before, const uint8_t *bytes, size_t size)
-{
-    /* For libdeflate, NULL asks for the value to start with. */
-    if (!size || kind == NO_CHECKSUM)
-        return before;
-    return kind == CRC32 ? libdeflate_crc32(before, bytes, size) : libdeflate_adler32(before, bytes, size);
+    /* For libdeflate, NULL asks for the value to start with, which is that of no bytes. */
+    if (kind == NO_CHECKSUM)
+        return 0;
+    return kind == CRC32 ? libdeflate_crc32(0, bytes, size) : libdeflate_adler32(1, bytes, size);
 }
 
 /* A CRC-32 is a polynomial over GF(2) modulo this one; bit 31 is the coefficient of x^0 (RFC 1952, 8). */

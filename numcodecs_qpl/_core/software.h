@@ -31,9 +31,7 @@ size_t software_level_bound(size_t size);
    is set for final blocks only. */
 void software_inflate(SoftwareEngine *engine, const Task *task, Block *block, size_t *read);
 
-/* Checksum of `size` more bytes after those whose checksum is `before`; software_no_bytes() starts. */
-uint32_t software_checksum(Checksum kind, uint32_t before, const uint8_t *bytes, size_t size);
-uint32_t software_no_bytes(Checksum kind);
+uint32_t software_checksum(Checksum kind, const uint8_t *bytes, size_t size);
 /* Checksum of two pieces, the second of `size` bytes, from the checksums of both. */
 uint32_t software_join(Checksum kind, uint32_t first, uint32_t second, size_t size);
 

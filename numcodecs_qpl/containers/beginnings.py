@@ -19,11 +19,11 @@ def is_zlib(header: bytes) -> bool:
     return header[0] & 15 == 8 and header[0] >> 4 <= 7 and int.from_bytes(header, "big") % 31 == 0
 
 
-def looks_like(data: memoryview) -> str:
-    """Clause that names the format of `data` and the container to take; empty if the format is not known."""
+def looks_like(data: bytes) -> str:
+    """Clause that names the format that begins with `data`, and the container to take; empty if it is not known."""
     for beginning, what in _FOREIGN.items():
-        if data[: len(beginning)] == beginning:
+        if data.startswith(beginning):
             return f", as {what}"
-    if len(data) >= 2 and is_zlib(bytes(data[:2])):
+    if len(data) >= 2 and is_zlib(data[:2]):
         return ", as zlib does: container='zlib' reads it"
     return ""
