@@ -1,4 +1,4 @@
-"""The command ``numcodecs-qpl demo``: a real array through zarr, with QPL and with the usual codecs.
+"""The command ``numcodecs-qpl demo``: a real array through zarr, and a NetCDF4 file read by reference.
 
 It needs the extra "demo"; `numcodecs_qpl.cli` looks for that before it imports this module.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 import zarr
 from rich import box
 from rich.console import Console
@@ -27,8 +28,10 @@ from rich.table import Table
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
-from numcodecs_qpl import reset_stats, stats
+from numcodecs_qpl import disable, netcdf, reset_stats, stats
 from numcodecs_qpl._core import path_in_force
+from numcodecs_qpl.bench.data import float32_field
+from numcodecs_qpl.comparison import Side, in_turns
 from numcodecs_qpl.cpus import usable_cpus
 from numcodecs_qpl.devices import devices, path_names
 from numcodecs_qpl.progress import progress_bar
@@ -41,6 +44,15 @@ CHUNKS = (1, 1080, 1080)
 
 QUICK = (2, 1080, 2160)
 """Months, rows, columns of the part that a quick run takes."""
+
+SIDE, QUICK_SIDE = 5400, 1080
+"""Rows and columns of the float32 field in the NetCDF4 file: 117 MB, and 5 MB in a quick run."""
+
+FIELD_CHUNKS = (540, 1080)
+"""Rows, columns of its chunks: 2.33 MB."""
+
+NETCDF = "atlas-and-field.nc"
+"""Name of the NetCDF4 file."""
 
 ROUNDS = 3
 """Times that each codec is tried; the best counts, for the first may start threads and import things."""
@@ -77,6 +89,7 @@ def cases() -> list[Case]:
     return [
         Case("QPL", "qpl.zarr", QPL()),
         Case("gzip level 1", "gzip-1.zarr", GzipCodec(level=1)),
+        Case("gzip level 5 (zarr's default)", "gzip-5.zarr", GzipCodec()),
         Case("zstd level 1", "zstd-1.zarr", ZstdCodec(level=1)),
         Case("blosc (default settings)", "blosc.zarr", BloscCodec()),
         Case("no compression", "none.zarr", None),
@@ -84,12 +97,12 @@ def cases() -> list[Case]:
 
 
 def run(store: Path | None, *, quick: bool) -> None:
-    """Write the array with every codec, read it back, compare, and print what came out.
+    """Write the array with every codec, read it back, compare, and print what came out; then the same by reference.
 
     Parameters
     ----------
     store : Path or None
-        A new or empty folder for the zarr stores, which stay there; None for a temporary one.
+        A new or empty folder for the stores and the NetCDF4 file, which stay there; None for a temporary one.
     quick : bool
         Take a small part of the array.
 
@@ -99,13 +112,15 @@ def run(store: Path | None, *, quick: bool) -> None:
         If anything fails; above all, if an array is read back that is not the one that was written.
     """
     with _folder(store) as folder:
+        disable()  # the table compares with zarr's own gzip
         data = load(quick)
         _introduce(data, quick)
         results = _try_all(Path(folder), data)
         _report(results, data)
         _prove_gzip(Path(folder) / results[0].case.folder, data)
+        _by_reference(Path(folder) / NETCDF, dataset(data, QUICK_SIDE if quick else SIDE))
         if store is not None:
-            print(f"\nThe stores are in {store}.")
+            print(f"\nThe stores and the NetCDF4 file are in {store}.")
 
 
 def load(quick: bool) -> Maps:
@@ -121,6 +136,12 @@ def load(quick: bool) -> Maps:
         raise DemoError(f"pvlib's atlas cannot be read from {path}: {error}") from error
     # pvlib keeps the months of a place together. A map a month is how such data usually lies in zarr.
     return np.ascontiguousarray(np.moveaxis(maps, -1, 0))
+
+
+def dataset(atlas: Maps, side: int) -> xr.Dataset:
+    """The atlas, and a float32 field of `side` rows and columns."""
+    field = np.frombuffer(float32_field(4 * side * side), "<f4").reshape(side, side)
+    return xr.Dataset({"turbidity": (("month", "latitude", "longitude"), atlas), "field": (("y", "x"), field)})
 
 
 def write(path: Path, data: Maps, codec: BytesBytesCodec | None) -> None:
@@ -172,15 +193,17 @@ def _introduce(data: Maps, quick: bool) -> None:
 
 def _try_all(folder: Path, data: Maps) -> list[Result]:
     todo = cases()
-    progress = progress_bar()
-    steps = itertools.count()
-    task = progress.add_task("", total=2 * ROUNDS * len(todo))
-    with progress:
-
-        def announce(what: str) -> None:
-            progress.update(task, description=what, completed=next(steps))
-
+    with _progress(2 * ROUNDS * len(todo)) as announce:
         return [_try(case, folder / case.folder, data, announce) for case in todo]
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    """Show a bar; what is yielded has to be called as each of `total` steps begins."""
+    steps = itertools.count()
+    with progress_bar() as progress:
+        task = progress.add_task("", total=total)
+        yield lambda what: progress.update(task, description=what, completed=next(steps))
 
 
 def _try(case: Case, path: Path, data: Maps, announce: Callable[[str], None]) -> Result:
@@ -214,20 +237,20 @@ def _step(what: str, announce: Callable[[str], None]) -> Iterator[None]:
 
 
 def _report(results: list[Result], data: Maps) -> None:
-    table = Table(box=box.ASCII2)
-    table.add_column("codec")
-    for heading in ("ratio", "stored MB", "write MB/s", "read MB/s"):
-        table.add_column(heading, justify="right")
-    for result in results:
-        table.add_row(
-            result.case.name,
-            f"{data.nbytes / result.stored:.2f}",
-            f"{result.stored / MB:.1f}",
-            f"{data.nbytes / MB / result.write_time:,.0f}",
-            f"{data.nbytes / MB / result.read_time:,.0f}",
-        )
     print()
-    Console(highlight=False).print(table)
+    _print_table(
+        ["codec", "ratio", "stored MB", "write MB/s", "read MB/s"],
+        [
+            [
+                result.case.name,
+                f"{data.nbytes / result.stored:.2f}",
+                f"{result.stored / MB:.1f}",
+                f"{data.nbytes / MB / result.write_time:,.0f}",
+                f"{data.nbytes / MB / result.read_time:,.0f}",
+            ]
+            for result in results
+        ],
+    )
     cpus = usable_cpus()
     print("ratio: size of the array / size of the store. MB: 10**6 bytes, in MB/s those of the array.")
     print(f"Speeds are zarr's, files and all, with {cpus} CPUs, the best of {ROUNDS}: an impression, no benchmark.")
@@ -237,6 +260,17 @@ def _report(results: list[Result], data: Maps) -> None:
             print(f"{result.case.name} ran on {_where(result.counts)}.")
     if path_in_force() == "software":
         print("`numcodecs-qpl info` says why that is the path in force.")
+
+
+def _print_table(head: list[str], rows: list[list[str]]) -> None:
+    """Print a table of names and numbers."""
+    name, *numbers = head
+    table = Table(name, box=box.ASCII2)
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
 
 
 def _where(counts: dict[str, dict[str, int]]) -> str:
@@ -263,3 +297,40 @@ def _prove_gzip(store: Path, data: Maps) -> None:
         raise DemoError(f"Python's gzip reads chunk {chunk} of {store.name} as something else than was written")
     print(f"Any gzip implementation reads it: Python's gzip module turned {store.name}/{key} ({len(stored):,} bytes)")
     print(f"into the {len(found):,} bytes that were written.")
+
+
+def _by_reference(path: Path, data: xr.Dataset) -> None:
+    """Read the data by reference from a NetCDF4 file, before and after `enable`, and print what came out."""
+    size = data.nbytes / MB
+    print(f"\nThe atlas and a float32 field, {size:.1f} MB, in a NetCDF4 file (zlib level {netcdf.LEVEL}, shuffle).")
+    print("kerchunk lists where the chunks are in the file, and xarray reads them through zarr.", flush=True)
+
+    def read() -> xr.Dataset:
+        with _step("NetCDF4: reading", announce):
+            return netcdf.read(references)
+
+    def check(found: xr.Dataset) -> None:
+        for name, variable in data.data_vars.items():
+            if not np.array_equal(found[name], variable):
+                raise DemoError(f"NetCDF4: {name} was not read back as it was written")
+
+    with _progress(1 + 2 * ROUNDS) as announce:
+        with _step("NetCDF4: writing", announce):
+            netcdf.write(path, data, {"turbidity": CHUNKS, "field": FIELD_CHUNKS})
+            references = netcdf.references(path)
+        own, served = in_turns(read, check, rounds=ROUNDS)
+
+    def row(codecs: str, side: Side) -> list[str]:
+        return [codecs, f"{min(side.wall):.2f}", f"{size / min(side.wall):,.0f}", f"{min(side.cpu):.2f}"]
+
+    print()
+    _print_table(
+        ["chunks are inflated by", "seconds", "MB/s", "CPU seconds"],
+        [row("numcodecs", own), row("numcodecs-qpl, after enable()", served)],
+    )
+    share = min(served.wall) / min(own.wall)
+    print(f"After one line, numcodecs_qpl.enable(), it took {share:.2f} of the time, by the best of {ROUNDS}.")
+    print("Bit for bit: each time, all values were read as they were written.")
+    chunks = sum(len(netcdf.chunk_places(references, str(name))) for name in data.data_vars)
+    print(f"Of {chunks:,} chunks, this package inflated {own.blocks:,} before enable(). After it, they were read on")
+    print(f"{_where(served.counts)}.")

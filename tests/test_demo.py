@@ -1,4 +1,4 @@
-"""The demo, on a part of its array, and what it says when something is wrong."""
+"""The demo, on a part of its data, and what it says when something is wrong."""
 
 import gzip
 import re
@@ -8,17 +8,20 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from programs import environment
 from terminal import on_terminal
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import ZstdCodec
 
-from numcodecs_qpl import _core, cli, demo
+from numcodecs_qpl import _core, cli, demo, enable, netcdf, stats
 from numcodecs_qpl.cli.demo import DEMO_NEEDS
 from numcodecs_qpl.devices import path_names
+from numcodecs_qpl.zarr import QPL
 
 PROGRAM = Path(sys.executable).with_name("numcodecs-qpl")
 NAMES = [case.name for case in demo.cases()]
@@ -30,11 +33,21 @@ def run(*arguments: str | Path, **changes: str) -> subprocess.CompletedProcess[s
     )
 
 
-def rows(text: str) -> dict[str, list[float]]:
-    """The numbers beside each codec in the table that the demo prints."""
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
-    assert cells[0] == ["codec", "ratio", "stored MB", "write MB/s", "read MB/s"]
-    return {name: [float(number.replace(",", "")) for number in numbers] for name, *numbers in cells[1:]}
+STORES = ["codec", "ratio", "stored MB", "write MB/s", "read MB/s"]
+REFERENCES = ["chunks are inflated by", "seconds", "MB/s", "CPU seconds"]
+
+
+def rows(text: str, head: list[str]) -> dict[str, list[float]]:
+    """The numbers beside each name in the table with that head."""
+    tables: dict[str, dict[str, list[float]]] = {}
+    for line in text.splitlines():
+        if line.startswith("| "):
+            name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            if name in (STORES[0], REFERENCES[0]):
+                table = tables["|".join([name, *cells])] = {}
+            else:
+                table[name] = [float(cell.replace(",", "")) for cell in cells]
+    return tables["|".join(head)]
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, folder: str, change: Callable[[bytes], bytes]) -> None:
@@ -74,13 +87,14 @@ def test_a_piped_demo_succeeds_without_noise(result: subprocess.CompletedProcess
 
 
 def test_the_demo_fits_100_columns(result: subprocess.CompletedProcess[str]) -> None:
-    said = [line for line in result.stdout.splitlines() if not line.startswith("The stores are in ")]
+    said = [line for line in result.stdout.splitlines() if not line.startswith("The stores and the NetCDF4 file are")]
     assert max(map(len, said)) <= 100
 
 
 def test_the_demo_shows_ratio_size_and_speed_of_every_codec(result: subprocess.CompletedProcess[str]) -> None:
-    table = rows(result.stdout)
+    table = rows(result.stdout, STORES)
     assert list(table) == NAMES
+    assert "gzip level 5 (zarr's default)" in table
     size = np.prod(demo.QUICK) / demo.MB
     for name, (ratio, stored, write_speed, read_speed) in table.items():
         assert ratio * stored == pytest.approx(size, rel=0.1), name
@@ -94,7 +108,7 @@ def test_the_demo_claims_equality_bit_for_bit(result: subprocess.CompletedProces
 
 
 def test_the_stores_that_are_kept_hold_the_array(result: subprocess.CompletedProcess[str], stores: Path) -> None:
-    assert f"The stores are in {stores}." in result.stdout
+    assert f"The stores and the NetCDF4 file are in {stores}." in result.stdout
     data = demo.load(quick=True)
     for case in demo.cases():
         np.testing.assert_array_equal(np.asarray(zarr.open_array(stores / case.folder, mode="r")[...]), data)
@@ -128,10 +142,115 @@ def test_the_whole_atlas_is_twelve_maps_of_which_a_quick_run_takes_a_part() -> N
     np.testing.assert_array_equal(demo.load(quick=True), whole[:months, :lines, :columns])
 
 
+def test_gzip_in_the_table_is_zarrs_own_even_if_it_was_served_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted: dict[str, int] = {}
+    write = demo.write
+
+    def write_and_count(path: Path, data: demo.Maps, codec: BytesBytesCodec | None) -> None:
+        write(path, data, codec)
+        counted[path.name] = sum(stats()["software"].values()) + sum(stats()["hardware"].values())
+
+    monkeypatch.setattr(demo, "write", write_and_count)
+    enable()
+    assert cli.main(["demo", "--quick"]) == 0
+    assert {name for name, blocks in counted.items() if blocks} == {"qpl.zarr"}
+
+
+# ---- By reference -------------------------------------------------------------------------------
+
+
+def test_the_demo_shows_time_and_speed_of_reading_by_reference_before_and_after_enable(
+    result: subprocess.CompletedProcess[str],
+) -> None:
+    table = rows(result.stdout, REFERENCES)
+    assert list(table) == ["numcodecs", "numcodecs-qpl, after enable()"]
+    size = demo.dataset(demo.load(quick=True), demo.QUICK_SIDE).nbytes / demo.MB
+    for seconds, speed, cpu in table.values():
+        assert size / (seconds + 0.005) - 0.5 <= speed
+        assert seconds <= 0.005 or speed <= size / (seconds - 0.005) + 0.5
+        assert cpu > 0
+
+
+def test_the_demo_shows_that_every_chunk_of_the_netcdf4_file_was_served_after_enable_and_none_before(
+    result: subprocess.CompletedProcess[str],
+) -> None:
+    said = " ".join(result.stdout.splitlines())
+    # Two maps of two chunks, and two chunks of the field. Chunks of zlib are inflated in software, in one piece.
+    name = path_names([])["software"]
+    assert (
+        "Of 6 chunks, this package inflated 0 before enable(). After it, they were read on "
+        f"the {name} (0 blocks compressed, 6 decompressed)."
+    ) in said
+    assert "Bit for bit: each time, all values were read as they were written." in said
+
+
+def test_the_netcdf4_file_that_is_kept_has_zlib_4_and_shuffle_in_chunks_of_1_to_4_mib(
+    result: subprocess.CompletedProcess[str], stores: Path
+) -> None:
+    assert result.returncode == 0
+    data = demo.dataset(demo.load(quick=True), demo.QUICK_SIDE)
+    with h5py.File(stores / demo.NETCDF) as file:
+        for name, values in data.data_vars.items():
+            variable = file[name]
+            assert (variable.compression, variable.compression_opts, variable.shuffle) == ("gzip", 4, True)
+            assert 1 << 20 <= np.prod(variable.chunks) * variable.dtype.itemsize <= 4 << 20
+            np.testing.assert_array_equal(variable[...], values)
+
+
+def test_the_whole_netcdf4_file_is_of_the_atlas_and_a_float32_field_and_has_200_mb_at_least() -> None:
+    data = demo.dataset(demo.load(quick=False), demo.SIDE)
+    assert {name: variable.dtype for name, variable in data.data_vars.items()} == {
+        "turbidity": np.dtype("u1"),
+        "field": np.dtype("<f4"),
+    }
+    assert data.nbytes >= 200 * demo.MB
+
+
+def test_a_variable_that_is_read_as_something_else_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = netcdf.read
+
+    def read_and_spoil(references: netcdf.References) -> xr.Dataset:
+        found = read(references)
+        found["field"][-1, -1] += 1
+        return found
+
+    monkeypatch.setattr(netcdf, "read", read_and_spoil)
+    monkeypatch.setattr(demo, "cases", lambda: [demo.Case("QPL", "qpl.zarr", QPL())])
+    assert cli.main(["demo", "--quick"]) == 1
+    said = capsys.readouterr()
+    assert said.err == "numcodecs-qpl: error: NetCDF4: field was not read back as it was written\n"
+    assert "each time, all values were read" not in said.out
+
+
+def test_a_damaged_netcdf4_file_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    write = netcdf.write
+
+    def write_and_spoil(path: Path, dataset: xr.Dataset, chunks: dict[str, tuple[int, ...]]) -> None:
+        write(path, dataset, chunks)
+        ((offset, length), *_) = netcdf.chunk_places(netcdf.references(path), "field")
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(bytes(length))
+
+    monkeypatch.setattr(netcdf, "write", write_and_spoil)
+    monkeypatch.setattr(demo, "cases", lambda: [demo.Case("QPL", "qpl.zarr", QPL())])
+    assert cli.main(["demo", "--quick"]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("numcodecs-qpl: error: NetCDF4: reading failed: ")
+    assert said.err.count("\n") == 1
+
+
+# ---- Folders ------------------------------------------------------------------------------------
+
+
 def test_a_temporary_folder_is_removed(tmp_path: Path) -> None:
     result = run(TMPDIR=str(tmp_path))
     assert result.returncode == 0
-    assert "The stores are in" not in result.stdout
+    assert "The stores and the NetCDF4 file are in" not in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -205,7 +324,7 @@ def test_a_package_that_is_missing_is_told_with_the_command_that_installs_it(pac
 
 def test_all_packages_that_are_missing_are_told_at_once() -> None:
     result = run_code(f"sys.modules.update(dict.fromkeys({DEMO_NEEDS!r}))")
-    assert "the demo needs zarr, h5py, pvlib, rich: " in result.stderr
+    assert f"the demo needs {', '.join(DEMO_NEEDS)}: " in result.stderr
 
 
 def test_a_package_of_the_wrong_version_is_told_with_the_command_that_installs_it() -> None:
@@ -277,6 +396,6 @@ def test_what_ran_where_is_told_with_what_hardware_did_not_do(monkeypatch: pytes
 @pytest.mark.parametrize(("terminal", "bar"), [("xterm-256color", True), ("dumb", False)])
 def test_a_terminal_that_can_show_it_gets_a_progress_bar_beside_the_output(terminal: str, bar: bool) -> None:
     output, shown = on_terminal([PROGRAM, "demo", "--quick"], environment(TERM=terminal))
-    assert list(rows(output)) == NAMES
+    assert list(rows(output, STORES)) == NAMES
     assert (b"%" in shown) == bar
     assert bar or shown == b""

@@ -9,7 +9,7 @@ def float32_field(size: int) -> bytes:
     """A smooth two-dimensional field with noise, float32, rounded to 1/128: like a physical quantity on a grid."""
     rng = np.random.default_rng(20240301)
     side = int(np.ceil(np.sqrt(size / 4)))
-    y, x = np.mgrid[0:side, 0:side] / 256
+    y, x = (axis / 256 for axis in np.ogrid[0:side, 0:side])
     field = 15 + 10 * np.sin(x) * np.cos(y) + 3 * np.sin(5 * x + 2 * y)
     field += 0.25 * rng.standard_normal(field.shape)
     return bytes((np.round(field * 128) / 128).astype("<f4").tobytes()[:size])
@@ -19,7 +19,7 @@ def int16_field(size: int) -> bytes:
     """A slowly varying count with small noise, int16: like packed satellite data."""
     rng = np.random.default_rng(20240302)
     side = int(np.ceil(np.sqrt(size / 2)))
-    y, x = np.mgrid[0:side, 0:side] / 512
+    y, x = (axis / 512 for axis in np.ogrid[0:side, 0:side])
     field = 4000 + 1500 * np.sin(x) * np.cos(y) + rng.integers(-2, 3, (side, side))
     return bytes(field.astype("<i2").tobytes()[:size])
 

@@ -11,7 +11,7 @@ from numcodecs_qpl.cli.common import OK, examples, failed, missing, unusable_set
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
 
-DEMO_NEEDS = ("zarr", "h5py", "pvlib", "rich")
+DEMO_NEEDS = ("zarr", "xarray", "kerchunk", "h5netcdf", "h5py", "pvlib", "rich")
 DEMO_INSTALL = 'pip install "numcodecs-qpl[demo]"'
 """Packages of the extra "demo", and the command that installs them."""
 
@@ -20,21 +20,23 @@ def add_demo(commands: Commands) -> None:
     """Describe ``numcodecs-qpl demo`` to argparse."""
     command = commands.add_parser(
         "demo",
-        help="a real array through zarr, with QPL and the usual codecs",
+        help="a real array through zarr, with QPL and the usual codecs, and a NetCDF4 file by reference",
         description="Write a real array (monthly maps of how hazy the air is, 112 MB) to zarr stores, with QPL\n"
         "and with the usual codecs; read each back, compare it bit for bit, and show ratio and speed.\n"
+        "Then read a NetCDF4 file (229 MB; zlib, shuffle) by reference with xarray, before and after\n"
+        "numcodecs_qpl.enable().\n"
         f"What it needs is installed by: {DEMO_INSTALL}",
         epilog=examples("demo", "demo --quick", "demo --store stores"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument(
-        "--quick", action="store_true", help="take a small part of the array: a second, but rougher speeds"
+        "--quick", action="store_true", help="take a small part of the data: a few seconds, but rougher speeds"
     )
     command.add_argument(
         "--store",
         metavar="DIR",
         type=Path,
-        help="keep the stores in DIR, a new or empty folder (default: a temporary folder that is removed)",
+        help="keep what is written in DIR, a new or empty folder (default: a temporary folder that is removed)",
     )
     command.set_defaults(run=_demo)
 

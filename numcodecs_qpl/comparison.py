@@ -1,0 +1,86 @@
+"""Work through zarr, timed in turns: with the codecs of zarr and numcodecs, and with those that `enable` serves.
+
+The demo shows such times, and the benchmarks compare their medians.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from numcodecs_qpl import disable, enable, reset_stats, stats
+
+T = TypeVar("T")
+
+
+@dataclass
+class Side:
+    """One of the two sides.
+
+    Attributes
+    ----------
+    codecs : callable
+        Makes the context in which the work runs.
+    wall, cpu : list of float
+        Seconds of each round: by the clock, and of all CPUs for the whole process.
+    counts : dict
+        What `numcodecs_qpl.stats` counted in the last round.
+    """
+
+    codecs: Callable[[], AbstractContextManager[object]]
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Do the work once more, and note what it took."""
+        reset_stats()
+        with self.codecs():
+            wall, cpu = time.perf_counter(), time.process_time()
+            result = work()
+            self.wall.append(time.perf_counter() - wall)
+            self.cpu.append(time.process_time() - cpu)
+        self.counts = stats()
+        return result
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that this package compressed or decompressed in the last round, on any path."""
+        return sum(sum(self.counts[path].values()) for path in ("hardware", "software"))
+
+
+def in_turns(
+    work: Callable[[], T], check: Callable[[T], object], *, rounds: int, seconds: float = 0.0
+) -> tuple[Side, Side]:
+    """Do the work on both sides, in turns.
+
+    Codecs are made when an array is opened, so `work` has to open its arrays itself. What `enable` served before is
+    not served any more.
+
+    Parameters
+    ----------
+    work : callable
+        What is timed.
+    check : callable
+        Is given each result, and raises an error if it is wrong. It is not timed.
+    rounds : int
+        Rounds at least.
+    seconds : float
+        Further rounds start for so long.
+
+    Returns
+    -------
+    own, served : Side
+        The side of zarr's and numcodecs' codecs, and the side of this package's.
+    """
+    disable()
+    own, served = sides = [Side(nullcontext), Side(enable)]
+    end = time.perf_counter() + seconds
+    while len(own.wall) < rounds or time.perf_counter() < end:
+        for side in sides:
+            check(side.run(work))
+        sides.reverse()
+    return own, served

@@ -1,0 +1,49 @@
+"""A NetCDF4 file, and zarr's way to its chunks: references by kerchunk, opened with xarray.
+
+The demo shows it and the benchmarks measure it. It needs the extra "demo".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from kerchunk.hdf import SingleHdf5ToZarr
+
+LEVEL = 4
+"""zlib's level in the file, as most archives of NetCDF4 files have it."""
+
+References = dict[str, Any]
+"""Metadata of a zarr format 2 group, and for each chunk its file, offset and length."""
+
+
+def write(path: Path, dataset: xr.Dataset, chunks: Mapping[str, tuple[int, ...]]) -> None:
+    """Write a NetCDF4 file whose variables are shuffled and compressed with zlib, in chunks of the given shapes."""
+    compression = {"zlib": True, "complevel": LEVEL, "shuffle": True}
+    encoding = {name: {**compression, "chunksizes": shape} for name, shape in chunks.items()}
+    dataset.to_netcdf(path, engine="h5netcdf", encoding=encoding)
+
+
+def references(path: Path) -> References:
+    """List where the chunks are in the file."""
+    with path.open("rb") as file:
+        found: References = SingleHdf5ToZarr(file, url=str(path), inline_threshold=0).translate()
+    return found
+
+
+def chunk_places(references: References, variable: str) -> list[tuple[int, int]]:
+    """Offset and length of each chunk of a variable."""
+    chunks = references["refs"].items()
+    return [(place[1], place[2]) for key, place in chunks if key.startswith(f"{variable}/") and isinstance(place, list)]
+
+
+def read(references: References) -> xr.Dataset:
+    """Open the references with xarray and read every variable.
+
+    zarr reads the chunks with its own threads: without ``chunks=None`` kerchunk's engine takes dask if that is there.
+    """
+    options = {"chunks": None}
+    with xr.open_dataset(references, engine="kerchunk", open_dataset_options=options) as dataset:  # type: ignore[arg-type]
+        return dataset.load()
