@@ -35,7 +35,8 @@ bench: $(VENV)/ready
 	$(install) ".[benchmarks]"
 	$(BIN)/pytest benchmarks -c benchmarks/pytest.ini --benchmark-json=build/benchmarks.json
 	$(BIN)/python benchmarks/goals.py --json build/goals-1.json
-	$(BIN)/python benchmarks/report.py build/benchmarks.json build/goals-1.json
+	$(BIN)/python benchmarks/served.py --json build/served.json
+	$(BIN)/python benchmarks/report.py build/benchmarks.json build/goals-1.json --served build/served.json
 
 bench-migration: $(VENV)/ready
 	$(install) ".[benchmarks,test]"

@@ -1,8 +1,10 @@
-"""Write the tables of docs/benchmarks.md from the figures of the benchmarks and of `goals.py`.
+"""Write the tables of docs/benchmarks.md from the figures of the benchmarks, of `goals.py` and of `served.py`.
 
     pytest benchmarks -c benchmarks/pytest.ini --benchmark-json=build/benchmarks.json
     python benchmarks/goals.py --json build/goals-1.json
-    python benchmarks/report.py build/benchmarks.json build/goals-*.json --into docs/benchmarks.md
+    python benchmarks/served.py --json build/served.json
+    python benchmarks/report.py build/benchmarks.json build/goals-*.json --served build/served.json \\
+        --into docs/benchmarks.md
 
 Without ``--into`` the tables are printed.
 """
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from contenders import size_name
+from served import HEAD, PARTS_HEAD, Part, Row
 
 BEGIN = "<!-- The rest is written by benchmarks/report.py. -->\n"
 
@@ -184,13 +187,31 @@ def goal_table(runs: list[list[dict[str, Any]]]) -> str:
     return f"## Goals\n\n{text}\n\n{markdown(['measure', 'case', 'target', 'measured', 'reached'], rows)}\n"
 
 
-def report(benchmarks: Path, goals: list[Path]) -> Iterator[str]:
+def served_tables(measured: dict[str, Any]) -> str:
+    """Comparisons of zarr's own codecs with those that `enable` serves, and the parts of one of them."""
+    rows = [Row(**row).cells() for row in measured["rows"]]
+    parts = [Part(**part).cells() for part in measured["parts"]]
+    return (
+        "## zarr's own gzip and zlib codecs, and ours after `enable()`\n\n"
+        "Measured by `benchmarks/served.py`, with zarr's default threads: 256 MiB of float32 in chunks of 2 MiB, and "
+        "the demo's NetCDF4 file. A share below 1 means that this package takes less. The page cache has the files.\n\n"
+        f"{markdown(HEAD, rows)}\n"
+        "The parts of reading the float32 field by reference, in CPU seconds of all threads, the least of all "
+        "rounds. The first three are measured by themselves. zarr and xarray are what their whole reads take above "
+        "that.\n\n"
+        f"{markdown(PARTS_HEAD, parts)}\n"
+    )
+
+
+def report(benchmarks: Path, goals: list[Path], served: Path | None) -> Iterator[str]:
     """The parts of the generated text."""
     measured = json.loads(benchmarks.read_text())
     runs = [json.loads(path.read_text()) for path in goals]
     if runs:
         yield f"Machine: {runs[0]['machine']}; {measured['datetime'][:10]}.\n\n"
         yield goal_table([run["rows"] for run in runs])
+    if served is not None:
+        yield served_tables(json.loads(served.read_text()))
     for table in TABLES:
         yield benchmark_table(table, measured["benchmarks"])
 
@@ -200,9 +221,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmarks", type=Path, help="what pytest --benchmark-json wrote")
     parser.add_argument("goals", type=Path, nargs="*", help="what goals.py --json wrote, of each run")
+    parser.add_argument("--served", type=Path, help="what served.py --json wrote")
     parser.add_argument("--into", type=Path, help="page whose tables to write anew")
     options = parser.parse_args()
-    text = "".join(report(options.benchmarks, options.goals)).rstrip() + "\n"
+    text = "".join(report(options.benchmarks, options.goals, options.served)).rstrip() + "\n"
     if options.into is None:
         print(text, end="")
         return

@@ -52,9 +52,7 @@ class Side:
         return sum(sum(self.counts[path].values()) for path in ("hardware", "software"))
 
 
-def in_turns(
-    work: Callable[[], T], check: Callable[[T], object], *, rounds: int, seconds: float = 0.0
-) -> tuple[Side, Side]:
+def in_turns(work: Callable[[], T], check: Callable[[T], object], *, rounds: int) -> tuple[Side, Side]:
     """Do the work on both sides, in turns.
 
     Codecs are made when an array is opened, so `work` has to open its arrays itself. What `enable` served before is
@@ -67,9 +65,7 @@ def in_turns(
     check : callable
         Is given each result, and raises an error if it is wrong. It is not timed.
     rounds : int
-        Rounds at least.
-    seconds : float
-        Further rounds start for so long.
+        How often each side does it.
 
     Returns
     -------
@@ -78,8 +74,7 @@ def in_turns(
     """
     disable()
     own, served = sides = [Side(nullcontext), Side(enable)]
-    end = time.perf_counter() + seconds
-    while len(own.wall) < rounds or time.perf_counter() < end:
+    for _ in range(rounds):
         for side in sides:
             check(side.run(work))
         sides.reverse()

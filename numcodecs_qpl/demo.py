@@ -48,11 +48,9 @@ QUICK = (2, 1080, 2160)
 SIDE, QUICK_SIDE = 5400, 1080
 """Rows and columns of the float32 field in the NetCDF4 file: 117 MB, and 5 MB in a quick run."""
 
-FIELD_CHUNKS = (540, 1080)
-"""Rows, columns of its chunks: 2.33 MB."""
-
 NETCDF = "atlas-and-field.nc"
-"""Name of the NetCDF4 file."""
+NETCDF_CHUNKS = {"turbidity": CHUNKS, "field": (540, 1080)}
+"""Name of the NetCDF4 file, and the chunks of its variables. Those of the field have 2.33 MB."""
 
 ROUNDS = 3
 """Times that each codec is tried; the best counts, for the first may start threads and import things."""
@@ -316,7 +314,7 @@ def _by_reference(path: Path, data: xr.Dataset) -> None:
 
     with _progress(1 + 2 * ROUNDS) as announce:
         with _step("NetCDF4: writing", announce):
-            netcdf.write(path, data, {"turbidity": CHUNKS, "field": FIELD_CHUNKS})
+            netcdf.write(path, data, NETCDF_CHUNKS)
             references = netcdf.references(path)
         own, served = in_turns(read, check, rounds=ROUNDS)
 

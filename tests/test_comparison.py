@@ -44,11 +44,6 @@ def test_the_times_are_of_the_work_alone() -> None:
     assert own.cpu[0] < own.wall[0]
 
 
-def test_further_rounds_start_for_so_many_seconds() -> None:
-    own, _ = in_turns(lambda: time.sleep(0.02), lambda _: None, rounds=1, seconds=0.1)
-    assert 2 <= len(own.wall) <= 3
-
-
 def test_a_check_that_fails_ends_it() -> None:
     def check(_: object) -> None:
         raise RuntimeError("not what was written")

@@ -153,7 +153,7 @@ def test_gzip_in_the_table_is_zarrs_own_even_if_it_was_served_before(
         counted[path.name] = sum(stats()["software"].values()) + sum(stats()["hardware"].values())
 
     monkeypatch.setattr(demo, "write", write_and_count)
-    enable()
+    enable(instances=True)
     assert cli.main(["demo", "--quick"]) == 0
     assert {name for name, blocks in counted.items() if blocks} == {"qpl.zarr"}
 
