@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+# zarr 3.0.0 to 3.4.2 import this module whenever they look for gzip, also where nothing of it is used. An ImportError would
+# take gzip away from zarr, so only zarr's public names are imported here.
 try:
     from zarr.abc.codec import BytesBytesCodec
     from zarr.codecs import GzipCodec as ZarrsGzipCodec
-    from zarr.core.buffer.cpu import as_numpy_array_wrapper
-    from zarr.core.common import parse_named_configuration
     from zarr.registry import get_codec_class
 except ImportError as error:
     needed = 'numcodecs_qpl.zarr needs zarr 3.1.6 or later: pip install "numcodecs-qpl[zarr]"'
@@ -43,10 +45,10 @@ class _ByCodec(BytesBytesCodec):
     _codec: Codec
 
     def _encode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
-        return as_numpy_array_wrapper(self._codec.encode, chunk_bytes, chunk_spec.prototype)
+        return chunk_spec.prototype.buffer.from_bytes(self._codec.encode(chunk_bytes.as_numpy_array()))
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        return as_numpy_array_wrapper(self._codec.decode, chunk_bytes, chunk_spec.prototype)
+        return chunk_spec.prototype.buffer.from_bytes(self._codec.decode(chunk_bytes.as_numpy_array()))
 
     async def _encode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
         return await asyncio.to_thread(self._encode_sync, chunk_bytes, chunk_spec)
@@ -95,6 +97,8 @@ class QPL(_ByCodec):
     @classmethod
     def from_dict(cls, data: dict[str, JSON]) -> Self:
         """Make the codec from its entry in ``zarr.json``."""
+        from zarr.core.common import parse_named_configuration
+
         _, configuration = parse_named_configuration(data, _NAME, require_configuration=False)
         return cls(**(configuration or {}))  # type: ignore[arg-type]
 
@@ -143,8 +147,9 @@ class GzipCodec(_ByCodec, ZarrsGzipCodec):
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
         # Wrong where another codec stands between this one and the array; a wrong size costs time only.
-        item = chunk_spec.dtype.to_native_dtype().itemsize
-        self._codec.expect(math.prod(chunk_spec.shape) * item)
+        dtype = chunk_spec.dtype
+        native = dtype if isinstance(dtype, np.dtype) else dtype.to_native_dtype()  # numpy's in zarr 3.0
+        self._codec.expect(math.prod(chunk_spec.shape) * native.itemsize)
         return super()._decode_sync(chunk_bytes, chunk_spec)
 
     def __eq__(self, other: object) -> bool:

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import damage
@@ -24,6 +25,7 @@ import oracle
 import pytest
 import zarr
 from zarr.codecs import GzipCodec
+from zarr.core.buffer import default_buffer_prototype
 
 import numcodecs_qpl
 from numcodecs_qpl import serve
@@ -254,6 +256,12 @@ def test_zarr_tells_the_size_of_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None
     assert told == [60 * 130 * 4] * 2
 
 
+def test_a_chunk_of_zarr_3_0_has_numpys_dtype() -> None:
+    spec: Any = SimpleNamespace(shape=DATA.shape, dtype=DATA.dtype, prototype=default_buffer_prototype())
+    chunk = default_buffer_prototype().buffer.from_bytes(gzip.compress(DATA.tobytes()))
+    assert OurGzipCodec()._decode_sync(chunk, spec).to_bytes() == DATA.tobytes()
+
+
 @ids
 @pytest.mark.parametrize("size", [1, 1000, 1 << 24])
 def test_a_wrong_size_changes_no_byte(name: str, size: int) -> None:
@@ -402,6 +410,24 @@ def test_zarrs_codec_is_unpickled_as_what_is_configured_there() -> None:
     with numcodecs_qpl.enable():
         assert type(pickle.loads(pickled)) is OurGzipCodec
         assert pickle.loads(pickled).level == 4
+
+
+def test_what_zarr_imports_to_find_gzip_needs_none_of_its_private_modules() -> None:
+    # By the entry point, also where this package serves nothing: zarr would be left without gzip by an ImportError.
+    code = """
+import sys, zarr
+class Refusing:
+    def __getattr__(self, name):
+        raise ImportError(name)
+private = {name: Refusing() for name in sys.modules if name.startswith("zarr.core")}
+assert "numcodecs_qpl.zarr" not in sys.modules and private
+kept = {name: sys.modules[name] for name in private}
+sys.modules.update(private)
+import numcodecs_qpl.zarr
+sys.modules.update(kept)
+print(zarr.registry.get_codec_class("gzip").__module__)
+"""
+    assert run_python(code) == "zarr.codecs.gzip\n"
 
 
 @pytest.mark.parametrize("shards", [None, (60, 130)])
