@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-# zarr 3.0.0 to 3.4.2 import this module whenever they look for gzip, also where nothing of it is used. An ImportError would
-# take gzip away from zarr, so only zarr's public names are imported here.
+# zarr 3.0.0 to 3.4.2 import this module whenever they look for gzip, even if nothing of it is used. An ImportError
+# would leave zarr without gzip. So only public names of zarr are imported here.
 try:
     from zarr.abc.codec import BytesBytesCodec
     from zarr.codecs import GzipCodec as ZarrsGzipCodec
