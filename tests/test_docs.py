@@ -17,6 +17,7 @@ import pages
 import pytest
 from pages import PAGES, ROOT, blocks, links, spans
 
+import numcodecs_qpl
 from numcodecs_qpl.cli import _parser
 
 PROGRAM = "numcodecs-qpl"
@@ -73,6 +74,7 @@ def test_the_names_of_ours_that_docstrings_link_to_are_there() -> None:
     assert "numcodecs_qpl.set_path" in names
     for name in names:
         pkgutil.resolve_name(name)
+    numcodecs_qpl.disable()  # numcodecs_qpl.enabled is also a module, whose import enables
 
 
 # ---- Command lines ----
