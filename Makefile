@@ -20,12 +20,12 @@ linters = '$(BIN)/mypy' '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' \
 # A process for each processor. All tests of a file run in the same process, as they share fixtures.
 in_parallel := -n logical --maxprocesses 8 --dist loadfile
 
-.PHONY: test demo bench bench-migration docs pictures lint dev wheel newest without-libqpl sanitize fuzz clean
+.PHONY: test demo bench bench-migration docs pictures lint dev wheel newest upstream without-libqpl sanitize fuzz clean
 
 test: dev
 	printf '%s\n' '$(sphinx)' $(linters) | tools/side_by_side.sh
 	$(BIN)/pytest $(in_parallel)
-	$(MAKE) newest without-libqpl sanitize
+	$(MAKE) newest upstream without-libqpl sanitize
 
 demo: $(VENV)/ready
 	$(install) ".[demo]"
@@ -65,6 +65,10 @@ wheel:
 # From the wheel. The newest zarr and numcodecs need Python 3.12 or later.
 newest: wheel
 	tools/test_newest.sh $(in_parallel)
+
+# numcodecs' and zarr's own tests of what this package serves. From the wheels, too.
+upstream: wheel
+	tools/test_upstream.sh
 
 # A build without libqpl: the same package without the IAA engine.
 without-libqpl:
