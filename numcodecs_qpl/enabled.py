@@ -1,12 +1,14 @@
 """Importing this module calls `numcodecs_qpl.enable`, so that no code has to: ``import numcodecs_qpl.enabled``.
 
 It is what ``--preload`` of dask's workers wants. Codec objects that arrive from processes without `enable` are of
-numcodecs' and zarr's own classes, so these are served, too, as by ``enable(instances=True)``.
+numcodecs' and zarr's own classes, so these are served, too, as by ``enable(instances=True)``. With a zarr that does not
+allow it, a RuntimeWarning tells the reason, and codecs that are made afterwards are served.
 """
 
 from __future__ import annotations
 
 import sys
+import warnings
 from types import ModuleType
 
 from numcodecs_qpl import serve
@@ -21,4 +23,8 @@ class _Module(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Module
-serve.enable(instances=True)
+try:
+    serve.enable(instances=True)
+except RuntimeError as error:
+    warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+    serve.enable()

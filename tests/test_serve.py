@@ -387,6 +387,18 @@ def test_importing_the_module_enabled_enables_and_it_can_still_be_called() -> No
     assert run_python(code) == "('gzip', 'zlib')\n()\n"
 
 
+def test_importing_the_module_enabled_warns_of_a_zarr_whose_instances_it_cannot_serve() -> None:
+    code = """
+import warnings, zarr.codecs, numcodecs_qpl
+del zarr.codecs.GzipCodec._gzip_codec
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import numcodecs_qpl.enabled
+print(numcodecs_qpl.enabled(), [str(one.message).partition(" of ")[0] for one in caught])
+"""
+    assert run_python(code) == "('gzip', 'zlib') ['instances=True cannot serve the GzipCodec objects']\n"
+
+
 # ---- zarr -------------------------------------------------------------------------------------------------------
 
 
