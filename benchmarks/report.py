@@ -197,8 +197,7 @@ def served_tables(measured: dict[str, Any]) -> str:
         "the demo's NetCDF4 file. A share below 1 means that this package takes less. The page cache has the files.\n\n"
         f"{markdown(HEAD, rows)}\n"
         "The parts of reading the float32 field by reference, in CPU seconds of all threads, the least of all "
-        "rounds. The first three are measured by themselves. zarr and xarray are what their whole reads take above "
-        "that.\n\n"
+        "rounds, each measured by itself.\n\n"
         f"{markdown(PARTS_HEAD, parts)}\n"
     )
 
