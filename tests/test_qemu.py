@@ -111,7 +111,7 @@ def received_sha256(out: Path, form: str) -> str:
 
 def test_qemu_with_a_uuid_and_a_return_path_to_receive(tmp_path: Path, firmware: dict[bool, Path]) -> None:
     uuid = "6d0ff2c0-5c4b-4a5e-9d0f-000000000001"
-    arguments = ("--listen", f"unix:{tmp_path}/s", "--channels", "2", "--output", f"{tmp_path}/out", "--uuid", uuid)
+    arguments = ("--listen", f"unix:{tmp_path}/s", "--channels", "2", "--output", f"{tmp_path}/out")
     with (
         Guest(tmp_path, "source", firmware=firmware[False], uuid=uuid) as source,
         Command("receive", *arguments) as end,
@@ -125,6 +125,7 @@ def test_qemu_with_a_uuid_and_a_return_path_to_receive(tmp_path: Path, firmware:
         done = end.finish()
         assert (done.returncode, done.stderr) == (0, "")
         assert received_sha256(tmp_path / "out", "raw") == source.ram_sha256()
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["uuid"] == uuid
 
 
 def test_a_migration_that_is_cancelled_leaves_nothing(tmp_path: Path, firmware: dict[bool, Path]) -> None:

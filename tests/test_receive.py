@@ -136,6 +136,7 @@ def check_manifest(manifest: dict[str, Any], source: Recording, output: str) -> 
     size = source.main[12]
     assert manifest == {
         "machine": source.main[13 : 13 + size].decode(),
+        "uuid": str(UUID(int=0)),
         "methods": [source.meta["method"]],
         "channels": source.meta["channels"],
         "rounds": sum(fields["flags"] & SYNC for _, fields, _ in packets_of(source.channels[0])),
@@ -317,7 +318,7 @@ def test_the_return_path_is_answered(folder: Path) -> None:
         (initial(0), "channel 0: a connection for it is there already"),
         (initial(2), "channel 2: id: 2, but 2 channels are expected: as many as the source's multifd-channels"),
         (initial(255), "channel 255: id: 255, but 2 channels are expected: as many as the source's multifd-channels"),
-        (initial(1, uuid=OURS), f"channel 1: uuid: {OURS}, expected is {UUID(int=0)}"),
+        (initial(1, uuid=OURS), f"channel 1: uuid: {OURS}, but channel 0 has {UUID(int=0)}"),
         (initial(1, version=2), "version: 2; only version 1 is known"),
         (initial(1, magic=0x11223345), "magic: 0x11223345, not the 0x11223344 that a multifd channel begins with"),
         (b"GET / HTTP/1.1\r\n" + bytes(64), "magic: 0x47455420, not the 0x11223344 that a multifd channel begins with"),
@@ -367,12 +368,32 @@ def finish_connections(sockets: list[socket.socket], contents: list[bytes], sinc
         thread.join()
 
 
-def test_the_guests_uuid_is_what_the_option_says(folder: Path) -> None:
-    main, *channels = IDLE.connections
-    with command(folder, "--uuid", str(OURS)) as receiver:
-        Replay(folder / "s", [main, *(content[:8] + OURS.bytes + content[24:] for content in channels)]).join()
-        assert receiver.finish().returncode == 0
+@pytest.mark.parametrize("option", [[], ["--uuid", str(OURS)]])
+def test_a_guest_with_a_uuid_is_accepted_with_and_without_the_option(folder: Path, option: list[str]) -> None:
+    with command(folder, *option) as receiver:
+        Replay(folder / "s", with_uuid(IDLE.connections)).join()
+        done = receiver.finish()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert manifest_of(folder)["uuid"] == str(OURS)
     assert ram_of(folder, manifest_of(folder)) == IDLE.meta["ram_sha256"]
+
+
+def with_uuid(connections: list[bytes]) -> list[bytes]:
+    main, *channels = connections
+    return [main, *(content[:8] + OURS.bytes + content[24:] for content in channels)]
+
+
+def test_a_guest_with_another_uuid_than_the_option_is_refused(folder: Path) -> None:
+    other = UUID(int=7)
+    with command(folder, "--uuid", str(other)) as receiver:
+        channels = Replay(folder / "s", with_uuid(IDLE.connections)[1:])
+        channels.join()
+        Replay(folder / "s", [IDLE.main[:50]]).join()
+        done = receiver.finish()
+    assert done.returncode == 1
+    for channel in (0, 1):
+        assert f"refused a connection: channel {channel}: uuid: {OURS}, but --uuid says {other}\n" in done.stderr
+    assert not (folder / "out").exists()
 
 
 ASK = r"\(is multifd on in the source, with as many multifd-channels\?\)"

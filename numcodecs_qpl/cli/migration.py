@@ -19,7 +19,7 @@ from numcodecs_qpl.files import write_whole
 from numcodecs_qpl.multifd import MigrationParameters, MultiFDCompression, MultiFDError
 from numcodecs_qpl.multifd.address import Address, Listener, TLSFiles, parse_address, tls_context
 from numcodecs_qpl.multifd.output import OUTPUTS
-from numcodecs_qpl.multifd.receiver import NO_UUID, Receiver
+from numcodecs_qpl.multifd.receiver import Receiver
 from numcodecs_qpl.multifd.relay import Relay
 from numcodecs_qpl.multifd.wire import pages_in_packet
 
@@ -74,7 +74,9 @@ def add_receive(commands: Commands) -> None:
         help="give up when nothing has come for S seconds; counts from the first connection (default: 60)",
     )
     command.add_argument(
-        "--uuid", type=UUID, default=NO_UUID, help="the guest's, if QEMU was given one (default: all zeros)"
+        "--uuid",
+        type=UUID,
+        help="accept only the guest with this uuid (QEMU's -uuid; all zeros where it was given none)",
     )
     _add_page_size(command)
     command.set_defaults(run=lambda arguments: _receive(arguments, command))

@@ -24,7 +24,6 @@ from numcodecs_qpl.multifd.output import Output
 from numcodecs_qpl.multifd.ram import RAMBlock
 from numcodecs_qpl.multifd.rounds import Rounds
 
-NO_UUID = UUID(int=0)
 MAIN = "main"
 TICK = 0.1  # seconds between two looks at whether anything still comes
 
@@ -68,8 +67,9 @@ class Receiver(RAMSink):
         Number of multifd channels, as the source has it set (``multifd-channels``).
     page_size : int
         Bytes in a page of the guest.
-    uuid : UUID
-        The guest's (QEMU's ``-uuid``); all zeros where it was given none.
+    uuid : UUID, optional
+        The guest's (QEMU's ``-uuid``); all zeros where it was given none. By default any is accepted, as long as all
+        channels have the same.
     timeout : float
         Seconds after which it is an error that nothing comes on any connection. They count from the first connection
         on.
@@ -91,7 +91,7 @@ class Receiver(RAMSink):
         channels: int,
         *,
         page_size: int = 4096,
-        uuid: UUID = NO_UUID,
+        uuid: UUID | None = None,
         timeout: float = 60.0,
         refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
@@ -101,6 +101,7 @@ class Receiver(RAMSink):
         self._channels = channels
         self._page_size = page_size
         self._uuid = uuid
+        self._uuid_source = "--uuid says"
         self._timeout = timeout
         self._intake = Intake(listener, self._take, refused)
         self._rounds = Rounds({MAIN, *range(channels)}, self._check_round)
@@ -182,8 +183,7 @@ class Receiver(RAMSink):
             party: int | str = MAIN
         else:
             party = arrival.initial.id
-            if arrival.initial.uuid != self._uuid:
-                raise MultiFDError(f"{arrival.initial.uuid}, expected is {self._uuid}", field="uuid", channel=party)
+            self._check_uuid(arrival.initial.uuid, party)
             if arrival.initial.id >= self._channels:
                 raise MultiFDError(
                     f"{party}, but {self._channels} channels are expected: as many as the source's multifd-channels",
@@ -192,12 +192,18 @@ class Receiver(RAMSink):
                 )
         if party in self._connections:
             raise MultiFDError("a connection for it is there already", channel=party)
+        if arrival.initial is not None and self._uuid is None:
+            self._uuid, self._uuid_source = arrival.initial.uuid, f"channel {party} has"
         if self._started is None:
             self._started = time.monotonic()
         self._connections[party] = arrival.connection
         thread = threading.Thread(target=self._guard, args=(party, arrival.connection), name=f"{party}")
         self._threads.append(thread)
         thread.start()
+
+    def _check_uuid(self, uuid: UUID, party: int | str) -> None:
+        if self._uuid not in (None, uuid):
+            raise MultiFDError(f"{uuid}, but {self._uuid_source} {self._uuid}", field="uuid", channel=party)
 
     def _guard(self, party: int | str, connection: Connection) -> None:
         error: Exception | None = None
@@ -336,6 +342,7 @@ class Receiver(RAMSink):
         received = {str(party): connection.received for party, connection in sorted(self._connections.items(), key=str)}
         return {
             "machine": self._machine,
+            "uuid": str(self._uuid),
             "methods": sorted(self._methods),
             "channels": self._channels,
             "rounds": self._rounds.passed,
