@@ -35,11 +35,13 @@ from handmade import (
     Feed,
     Migration,
     device_state,
+    failure,
     initial,
     named,
     packets_of,
     pages_of,
     receive,
+    u32,
     u64,
 )
 from streams import NAMES, Recording, Replay, recording
@@ -136,6 +138,7 @@ def check_manifest(manifest: dict[str, Any], source: Recording, output: str) -> 
     size = source.main[12]
     assert manifest == {
         "machine": source.main[13 : 13 + size].decode(),
+        "configuration": {},
         "uuid": str(UUID(int=0)),
         "methods": [source.meta["method"]],
         "channels": source.meta["channels"],
@@ -394,6 +397,70 @@ def test_a_guest_with_another_uuid_than_the_option_is_refused(folder: Path) -> N
     for channel in (0, 1):
         assert f"refused a connection: channel {channel}: uuid: {OURS}, but --uuid says {other}\n" in done.stderr
     assert not (folder / "out").exists()
+
+
+def subsection(name: bytes, content: bytes) -> bytes:
+    return b"\x05" + named(b"configuration/" + name) + u32(1) + content
+
+
+def test_the_subsections_of_the_configuration_are_in_the_manifest(folder: Path) -> None:
+    source = Migration("none")
+    source.main["machine"] += (
+        subsection(b"target-page-bits", u32(12))
+        + subsection(b"capabilities", u32(2) + named(b"multifd") + named(b"validate-uuid"))
+        + subsection(b"uuid", OURS.bytes)
+    )
+    outcome = receive(folder, with_uuid(source.connections))
+    assert outcome.manifest is not None
+    assert outcome.manifest["machine"] == "pc-q35"
+    assert outcome.manifest["configuration"] == {
+        "capabilities": ["multifd", "validate-uuid"],
+        "target_page_bits": 12,
+        "uuid": str(OURS),
+    }
+    assert outcome.ram() == source.ram
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            subsection(b"capabilities", u32(2) + named(b"multifd") + named(b"x-ignore-shared")),
+            "the source has turned on x-ignore-shared, which cannot be followed: turn it off there "
+            "(QMP migrate-set-capabilities) and migrate again",
+        ),
+        (
+            subsection(b"capabilities", u32(2) + named(b"mapped-ram") + named(b"x-new")),
+            "the source has turned on mapped-ram, x-new, which cannot be followed: turn it off there "
+            "(QMP migrate-set-capabilities) and migrate again",
+        ),
+        (
+            subsection(b"target-page-bits", u32(16)),
+            "the guest's pages have 2**16 bytes, but 4096 are expected: set --page-size",
+        ),
+        (
+            subsection(b"target-page-bits", u32(2**32 - 1)),
+            "the guest's pages have 2**4294967295 bytes, but 4096 are expected: set --page-size",
+        ),
+    ],
+)
+def test_what_the_configuration_names_and_cannot_be_followed_is_refused_by_name(part: bytes, message: str) -> None:
+    source = Migration("none")
+    source.main["machine"] += part
+    assert str(failure(source.connections)) == f"main channel: {message}"
+
+
+def test_a_configuration_of_another_guest_than_the_channels_is_an_error(folder: Path) -> None:
+    source = Migration("none")
+    source.main["machine"] += subsection(b"uuid", OURS.bytes)
+    feed = Feed(folder)
+    channels = Replay(feed.path, source.connections[1:])
+    wait_until(lambda: feed.receiver.counts.packets, "a channel")
+    main = Replay(feed.path, source.connections[:1])
+    error = feed.finish().error
+    for replay in (channels, main):
+        replay.join()
+    assert re.fullmatch(rf"main channel: uuid: {OURS}, but channel [01] has {UUID(int=0)}", str(error))
 
 
 ASK = r"\(is multifd on in the source, with as many multifd-channels\?\)"

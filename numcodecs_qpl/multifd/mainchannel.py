@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from numcodecs_qpl.multifd.errors import MultiFDError
 from numcodecs_qpl.multifd.vmdescription import DescriptionFinder
@@ -36,7 +37,8 @@ OPEN_RETURN_PATH, PING, POSTCOPY_ADVISE, PACKAGED, ENABLE_COLO, RECV_BITMAP = 1,
 REPLY_SHUT, REPLY_PONG = 1, 2
 """What the destination says on the return path (``MIG_RP_MSG_*``)."""
 
-CONFIGURATION_PARTS = {"configuration/capabilities", "configuration/target-page-bits", "configuration/uuid"}
+FOLLOWED_CAPABILITIES = {"multifd", "return-path", "switchover-ack", "validate-uuid"}
+"""Capabilities that may be in the configuration. QEMU 7.2 to 11.1 lists only ``x-ignore-shared`` and ``mapped-ram``."""
 
 
 def _meaning(flags: int) -> str:
@@ -45,12 +47,34 @@ def _meaning(flags: int) -> str:
     return next(known, "which nobody has defined")
 
 
+@dataclass
+class Configuration:
+    """The configuration section; None stands for a subsection that did not come.
+
+    Attributes
+    ----------
+    machine : str
+        The machine type of the source.
+    capabilities : list of str or None
+        Capabilities that both sides need to have turned on.
+    target_page_bits : int or None
+        The guest's page size is 2 to the power of this. Comes from machines whose page size can vary (Arm).
+    uuid : UUID or None
+        The guest's. Comes where ``validate-uuid`` is on.
+    """
+
+    machine: str
+    capabilities: list[str] | None = None
+    target_page_bits: int | None = None
+    uuid: UUID | None = None
+
+
 class RAMSink(ABC):
     """Who is told of what comes over the main channel."""
 
     @abstractmethod
-    def machine(self, name: str) -> None:
-        """The machine type of the source."""
+    def configure(self, configuration: Configuration) -> None:
+        """The configuration section, which comes first."""
 
     @abstractmethod
     def add_block(self, name: str, used_length: int) -> None:
@@ -140,18 +164,31 @@ class MainChannel:
         return kind == END
 
     def _configuration(self) -> None:
-        self.sink.machine(self._read(self._u32(limit=256)).decode(errors="replace"))
+        found = Configuration(self._read(self._u32(limit=256)).decode(errors="replace"))
         while self._next() == SUBSECTION:
             self._u8()
             name = self._string()
             self._u32()  # its version
-            if name not in CONFIGURATION_PARTS:
-                raise MultiFDError(f"the configuration has a part {name!r}, which is not known")
             if name == "configuration/capabilities":
-                for _ in range(self._u32(limit=256)):
-                    self._string()
+                found.capabilities = [self._string() for _ in range(self._u32(limit=256))]
+            elif name == "configuration/target-page-bits":
+                found.target_page_bits = self._u32()
+            elif name == "configuration/uuid":
+                found.uuid = UUID(bytes=self._read(16))
             else:
-                self._read(16 if name == "configuration/uuid" else 4)
+                raise MultiFDError(f"the configuration has a part {name!r}, which is not known")
+        unknown = [name for name in found.capabilities or [] if name not in FOLLOWED_CAPABILITIES]
+        if unknown:
+            raise MultiFDError(
+                f"the source has turned on {', '.join(unknown)}, which cannot be followed: turn it off there "
+                "(QMP migrate-set-capabilities) and migrate again"
+            )
+        bits = found.target_page_bits
+        if bits is not None and self.page_size != 1 << min(bits, 63):
+            raise MultiFDError(
+                f"the guest's pages have 2**{bits} bytes, but {self.page_size} are expected: set --page-size"
+            )
+        self.sink.configure(found)
 
     def _command(self) -> None:
         command, size = self._u16(), self._u16()

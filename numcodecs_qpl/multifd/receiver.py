@@ -18,7 +18,7 @@ from numcodecs_qpl.multifd.channel import RecvChannel
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError
 from numcodecs_qpl.multifd.intake import Arrival, Intake
-from numcodecs_qpl.multifd.mainchannel import MainChannel, RAMSink
+from numcodecs_qpl.multifd.mainchannel import Configuration, MainChannel, RAMSink
 from numcodecs_qpl.multifd.methods import MultiFDPages
 from numcodecs_qpl.multifd.output import Output
 from numcodecs_qpl.multifd.ram import RAMBlock
@@ -111,7 +111,7 @@ class Receiver(RAMSink):
         self._changed = threading.Condition()
         self._error: Exception | None = None
         self._started: float | None = None
-        self._machine = ""
+        self._configuration = Configuration("")
         self._methods: set[str] = set()
         self._devices: list[str] = []
 
@@ -183,7 +183,6 @@ class Receiver(RAMSink):
             party: int | str = MAIN
         else:
             party = arrival.initial.id
-            self._check_uuid(arrival.initial.uuid, party)
             if arrival.initial.id >= self._channels:
                 raise MultiFDError(
                     f"{party}, but {self._channels} channels are expected: as many as the source's multifd-channels",
@@ -192,8 +191,8 @@ class Receiver(RAMSink):
                 )
         if party in self._connections:
             raise MultiFDError("a connection for it is there already", channel=party)
-        if arrival.initial is not None and self._uuid is None:
-            self._uuid, self._uuid_source = arrival.initial.uuid, f"channel {party} has"
+        if arrival.initial is not None:
+            self._agree_on_uuid(arrival.initial.uuid, party, f"channel {party} has")
         if self._started is None:
             self._started = time.monotonic()
         self._connections[party] = arrival.connection
@@ -201,8 +200,11 @@ class Receiver(RAMSink):
         self._threads.append(thread)
         thread.start()
 
-    def _check_uuid(self, uuid: UUID, party: int | str) -> None:
-        if self._uuid not in (None, uuid):
+    def _agree_on_uuid(self, uuid: UUID, party: int | str, source: str) -> None:
+        with self._changed:
+            if self._uuid is None:
+                self._uuid, self._uuid_source = uuid, source
+        if self._uuid != uuid:
             raise MultiFDError(f"{uuid}, but {self._uuid_source} {self._uuid}", field="uuid", channel=party)
 
     def _guard(self, party: int | str, connection: Connection) -> None:
@@ -282,9 +284,11 @@ class Receiver(RAMSink):
 
     # ---- What the main channel tells ----
 
-    def machine(self, name: str) -> None:
-        """Remember the source's machine type."""
-        self._machine = name
+    def configure(self, configuration: Configuration) -> None:
+        """Remember the source's configuration; its uuid has to be that of the channels."""
+        self._configuration = configuration
+        if configuration.uuid is not None:
+            self._agree_on_uuid(configuration.uuid, MAIN, "the main channel has")
 
     def add_block(self, name: str, used_length: int) -> None:
         """Make memory for a RAM block."""
@@ -339,9 +343,16 @@ class Receiver(RAMSink):
 
     def _manifest(self, seconds: float) -> dict[str, Any]:
         counts = self.counts
+        configuration = self._configuration
+        subsections = {
+            "capabilities": configuration.capabilities,
+            "target_page_bits": configuration.target_page_bits,
+            "uuid": configuration.uuid and str(configuration.uuid),
+        }
         received = {str(party): connection.received for party, connection in sorted(self._connections.items(), key=str)}
         return {
-            "machine": self._machine,
+            "machine": configuration.machine,
+            "configuration": {name: value for name, value in subsections.items() if value is not None},
             "uuid": str(self._uuid),
             "methods": sorted(self._methods),
             "channels": self._channels,
