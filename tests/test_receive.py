@@ -292,23 +292,46 @@ def test_a_round_ends_with_a_section_where_there_are_no_flush_records(folder: Pa
     assert outcome.ram() == source.ram
 
 
-def test_the_return_path_is_answered(folder: Path) -> None:
+ACK = struct.pack(">HH", 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("flushes", "alloc", "acknowledged"),
+    [(True, 128, ACK), (False, 0, ACK), (False, 128, b"")],
+    ids=["machine type from 8.1 on", "older machine type on QEMU from 9.2 on", "QEMU up to 8.0"],
+)
+def test_the_return_path_is_answered(folder: Path, flushes: bool, alloc: int, acknowledged: bytes) -> None:
     source = Migration("none")
     source.main["return path"] += b"\x08" + struct.pack(">HH", 2, 4) + b"ping"
+    if not flushes:
+        for name in ("flush", "flush 2", "flush 3"):
+            del source.main[name]
+    for channel in source.channels:
+        for packet in channel.packets:
+            if packet.header[11] & SYNC:
+                channel.content[packet.start + 12 : packet.start + 16] = u32(alloc)
+    expected = struct.pack(">HH4s", 2, 4, b"ping") + acknowledged
     feed = Feed(folder)
     channels = Replay(feed.path, source.connections[1:])
     with socket.socket(socket.AF_UNIX) as main:
         main.settimeout(PATIENCE)
         main.connect(str(feed.path))
-        main.sendall(source.connections[0])
-        said = b""
-        while len(said) < 16 and (more := main.recv(16 - len(said))):
-            said += more
+        end = source.connections[0].index(source.main["page content"])  # the source sends on, until it has the reply
+        main.sendall(source.connections[0][:end])
+        assert said(main, len(expected)) == expected
+        main.sendall(source.connections[0][end:])
+        assert said(main, 8) == struct.pack(">HHI", 1, 4, 0)
         main.shutdown(socket.SHUT_WR)
         outcome = feed.finish()
     channels.join()
-    assert said == struct.pack(">HH4s", 2, 4, b"ping") + struct.pack(">HHI", 1, 4, 0)
     assert outcome.error is None
+
+
+def said(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (more := sock.recv(size - len(data))):
+        data += more
+    return data
 
 
 # ---- Who may come -----------------------------------------------------------------------------------------------

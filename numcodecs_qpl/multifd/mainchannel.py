@@ -34,7 +34,7 @@ XBZRLE, HOOK, COMPRESS_PAGE, MULTIFD_FLUSH = 0x40, 0x80, 0x100, 0x200
 OPEN_RETURN_PATH, PING, POSTCOPY_ADVISE, PACKAGED, ENABLE_COLO, RECV_BITMAP = 1, 2, 3, 7, 9, 10
 """Commands (``MIG_CMD_*``). From POSTCOPY_ADVISE to RECV_BITMAP they change what the stream is."""
 
-REPLY_SHUT, REPLY_PONG = 1, 2
+REPLY_SHUT, REPLY_PONG, REPLY_SWITCHOVER_ACK = 1, 2, 7
 """What the destination says on the return path (``MIG_RP_MSG_*``)."""
 
 FOLLOWED_CAPABILITIES = {"multifd", "return-path", "switchover-ack", "validate-uuid"}
@@ -93,6 +93,10 @@ class RAMSink(ABC):
         """The end of a round; returns when all channels are there."""
 
     @abstractmethod
+    def knows_switchover_ack(self) -> bool:
+        """Return True if the multifd channels show that the source knows the reply SWITCHOVER_ACK."""
+
+    @abstractmethod
     def device_state(self, data: bytes) -> None:
         """The next bytes of what follows guest memory, up to the end of the stream."""
 
@@ -121,6 +125,7 @@ class MainChannel:
     _block: str | None = None
     _flush_ends_rounds: bool = False
     _return_path: bool = False
+    _acknowledged: bool = False
 
     def run(self) -> list[str]:
         """Read the whole stream; returns the names of its devices.
@@ -237,7 +242,7 @@ class MainChannel:
                 self._blocks(offset)
             elif flags == MULTIFD_FLUSH:
                 self._flush_ends_rounds = True
-                self.sink.sync()
+                self._end_round()
             elif flags & ~CONTINUE in (ZERO, PAGE):
                 self._page(offset, flags)
             else:
@@ -245,7 +250,17 @@ class MainChannel:
         # Machine types up to 8.0 have no flush records: there each end of a section ends a round. The others have one
         # in the first section.
         if not self._flush_ends_rounds:
-            self.sink.sync()
+            self._end_round()
+
+    def _end_round(self) -> None:
+        # With switchover-ack (QEMU 8.1) the source goes on sending until it has this reply. Nothing in the stream tells
+        # that the capability is on. A source that has it off ignores the reply, but QEMU up to 8.0 fails on it. Flush
+        # records come from 8.1 on.
+        self.sink.sync()
+        known = self._flush_ends_rounds or self.sink.knows_switchover_ack()
+        if self._return_path and known and not self._acknowledged:
+            self._acknowledged = True
+            self.reply(struct.pack(">HH", REPLY_SWITCHOVER_ACK, 0))
 
     def _blocks(self, total: int) -> None:
         count = 0

@@ -114,6 +114,7 @@ class Receiver(RAMSink):
         self._configuration = Configuration("")
         self._methods: set[str] = set()
         self._devices: list[str] = []
+        self._is_recent = False
 
     def run(self) -> dict[str, Any]:
         """Receive; returns the manifest.
@@ -261,6 +262,7 @@ class Receiver(RAMSink):
                 self.counts.zero_pages_in_packets += packet.zero_pages
                 self.counts.pages_again += again
                 self.counts.last_packet_num = max(self.counts.last_packet_num, packet.packet_num)
+            self._is_recent |= packet.sync and not packet.pages_alloc
         if packet.sync:
             self._rounds.arrive(party)
 
@@ -319,6 +321,10 @@ class Receiver(RAMSink):
     def sync(self) -> None:
         """Wait for the multifd channels."""
         self._rounds.arrive(MAIN)
+
+    def knows_switchover_ack(self) -> bool:
+        """Return True if a SYNC had no room for pages, as from QEMU 9.2 on."""
+        return self._is_recent
 
     def device_state(self, data: bytes) -> None:
         """Keep it as it is."""
