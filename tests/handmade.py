@@ -88,6 +88,21 @@ def device_state(idstr: bytes, data: bytes, *, flags: int = DEVICE_STATE, size: 
     return struct.pack(">III256sII", 0x11223344, 1, flags, idstr, 7, length) + data
 
 
+def early_device(
+    name: bytes = b"0000:00:01.0/virtio-mem-device-early",
+    *,
+    version: int = 1,
+    region: int = 65 << 21,
+    block: int = 2 << 20,
+    footer: int = 7,
+) -> bytes:
+    """virtio-mem's section that comes before guest memory, whose first block alone is plugged; its id is 7."""
+    head = b"\x04" + u32(7) + named(name) + u32(0) + u32(version)
+    state = struct.pack(">QQQIQ", 4 << 30, region, block, 0, block)
+    words = -(-region // block // 64) if block else 0
+    return head + state + (u64(1) + bytes(8 * (words - 1)) if 0 < words < 1 << 20 else b"") + b"\x7e" + u32(footer)
+
+
 class Encoder:
     """What turns a channel's pages into payloads; zlib and zstd keep their stream over the packets."""
 

@@ -23,6 +23,7 @@ import pytest
 import zarr
 from commands import PATIENCE, Command, is_listening, wait_until
 from handmade import (
+    DESCRIPTION,
     DEVICE_STATE,
     EOS,
     FLUSH,
@@ -35,6 +36,7 @@ from handmade import (
     Feed,
     Migration,
     device_state,
+    early_device,
     failure,
     initial,
     named,
@@ -213,6 +215,19 @@ def test_a_connection_that_comes_late_or_in_another_order_is_no_matter(folder: P
         replay.join()
     assert outcome.error is None
     assert outcome.ram() == source.ram
+
+
+@pytest.mark.parametrize("part", ["start", "part"])
+@pytest.mark.parametrize("blocks", [1, 64, 65, 1000])
+def test_virtio_mem_that_comes_before_guest_memory_is_kept(folder: Path, blocks: int, part: str) -> None:
+    source = Migration("none")
+    early = early_device(region=blocks << 21)
+    source.main[part] = early + source.main[part]
+    outcome = receive(folder, source.connections)
+    assert outcome.error is None
+    assert outcome.ram() == source.ram
+    kept = (outcome.out / "device-state.bin").read_bytes()
+    assert kept == early + source.main["devices"] + b"\0\x06" + u32(len(DESCRIPTION)) + DESCRIPTION
 
 
 @pytest.mark.parametrize("method", METHODS)

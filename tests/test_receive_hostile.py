@@ -23,6 +23,7 @@ from handmade import (
     Migration,
     bounded_memory,
     device_state,
+    early_device,
     failure,
     header,
     named,
@@ -257,7 +258,7 @@ class Wrong(NamedTuple):
     "wrong",
     [
         *[Wrong("version", u32(version), "version: .*; only version 3 is known") for version in (0, 2, 4, TOP)],
-        *[Wrong("configuration", bytes([kind]), "a section of type 0x") for kind in (0, 4, 5, 6, 0x7E, 0xFF)],
+        *[Wrong("configuration", bytes([kind]), "a section of type 0x") for kind in (0, 5, 6, 0x7E, 0xFF)],
         *[Wrong("configuration", bytes([kind]), "has not been started") for kind in (2, 3)],
         *[Wrong("machine length", u32(size), f"a length of {size} where at most 256") for size in (257, TOP)],
         Wrong("machine", b"pc-q35\x05" + named(b"configuration/x") + u32(1), "has a part 'configuration/x'"),
@@ -266,7 +267,16 @@ class Wrong(NamedTuple):
             Wrong("return path", b"\x08" + struct.pack(">HH", number, 0), "belongs to postcopy or COLO")
             for number in (3, 4, 5, 6, 7, 8, 9, 10)
         ],
-        *[Wrong("start", bytes([kind]), "a section of type 0x") for kind in (0, 4, 6, 0xFF)],
+        *[Wrong("start", bytes([kind]), "a section of type 0x") for kind in (0, 6, 0xFF)],
+        Wrong("start", b"\x04", "the device 'ram', version 4, comes before guest memory, and its length is not known"),
+        Wrong("start", early_device(version=2), "the device '.*virtio-mem-device-early', version 2, comes before"),
+        Wrong("start", early_device(name=b"x-virtio-mem-device-early"), "the device 'x-.*', version 1, comes before"),
+        *[
+            Wrong("start", early_device(region=region, block=block), f"has {region} bytes in blocks of {block}: the st")
+            for region, block in ((0, 1), (1, 0), (2**64 - 1, 1), (2**27 + 1, 1))
+        ],
+        Wrong("start", early_device(region=2**27, block=1)[:-7], "the source ended"),
+        Wrong("start", early_device(footer=8), "the footer of section 8 follows section 7"),
         Wrong("start name", named(b"block"), "section 'block', version 4, cannot be followed"),
         Wrong("start name", named(b"\xff"), r"the name b'\\xff' is not UTF-8"),
         *[Wrong("start version", u32(version), "cannot be followed") for version in (0, 3, 5, TOP)],
@@ -288,8 +298,8 @@ class Wrong(NamedTuple):
         *[Wrong("part id", u32(section), "has not been started") for section in (0, 3, TOP)],
         *[Wrong("end id", u32(section), "has not been started") for section in (0, 3, TOP)],
         Wrong("part", b"\x01", "section '.*', version .*, cannot be followed|ended"),
-        Wrong("part", b"\x04", "a section of type 0x04 comes before the end of guest memory"),
-        Wrong("end", b"\x04", "a section of type 0x04 comes before the end of guest memory"),
+        Wrong("part", b"\x04", "the device '.*', version .*, comes before guest memory|ended|is not UTF-8"),
+        Wrong("end", b"\x04", "the device '.*', version .*, comes before guest memory|ended|is not UTF-8"),
         *[Wrong("page", u64(at | PAGE_RECORD), "offset: .* is beyond") for at in (LENGTH, 2**63, 2**64 - PAGE)],
         *[Wrong("fill", u64(at | ZERO | CONTINUE), "offset: .* is beyond") for at in (LENGTH, 2**64 - PAGE)],
         *[

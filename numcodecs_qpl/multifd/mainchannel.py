@@ -21,6 +21,10 @@ MAGIC = b"QEVM"
 VERSION = 3
 RAM_VERSION = 4
 MAX_BLOCKS = 4096
+EARLY_DEVICE = "virtio-mem-device-early"
+EARLY_DEVICE_VERSION = 1
+MAX_BITMAP = 16 * 2**20
+"""Bytes of virtio-mem's bitmap: a bit for each of its blocks, which have 1 MiB at least on x86."""
 PIECE = 64 * 1024  # bytes of device state that are handed on at a time
 
 EOF, START, PART, END, FULL, SUBSECTION, VMDESCRIPTION, CONFIGURATION, COMMAND = range(9)
@@ -98,7 +102,7 @@ class RAMSink(ABC):
 
     @abstractmethod
     def device_state(self, data: bytes) -> None:
-        """The next bytes of what follows guest memory, up to the end of the stream."""
+        """The next bytes of device state: whole sections before guest memory, and all that follows it."""
 
 
 @dataclass
@@ -158,12 +162,14 @@ class MainChannel:
             self._command()
         elif kind == START:
             self._start()
+        elif kind == FULL:
+            self._early_device()
         elif kind in (PART, END):
             section = self._u32()
             if section != self._ram_section:
                 raise MultiFDError(f"section {section} has not been started")
             self._ram()
-            self._footer()
+            self._footer(section)
         else:
             raise MultiFDError(f"a section of type {kind:#04x} comes before the end of guest memory")
         return kind == END
@@ -220,14 +226,38 @@ class MainChannel:
             )
         self._ram_section = section
         self._ram()
-        self._footer()
+        self._footer(section)
 
-    def _footer(self) -> None:
-        if self._next() == FOOTER:
-            self._u8()
-            section = self._u32()
-            if section != self._ram_section:
-                raise MultiFDError(f"the footer of section {section} follows section {self._ram_section}")
+    def _early_device(self) -> None:
+        # Of the devices that come before guest memory, virtio-mem (QEMU's hw/virtio/virtio-mem.c) tells its length:
+        # address, region size and block size (u64), node (u32), plugged size (u64), and a bit for each block, in
+        # u64 words.
+        section = self._u32()
+        name = self._string()
+        instance, version = self._u32(), self._u32()
+        if name.rpartition("/")[2] != EARLY_DEVICE or version != EARLY_DEVICE_VERSION:
+            raise MultiFDError(
+                f"the device {name!r}, version {version}, comes before guest memory, and its length is not known: "
+                "remove the device from the guest (QMP device_del) and migrate again"
+            )
+        sizes = self._read(36)
+        region, block = struct.unpack_from(">QQ", sizes, 8)
+        words = -(-region // (64 * block)) if block else 0
+        if not 0 < words <= MAX_BITMAP // 8:
+            raise MultiFDError(f"the device {name!r} has {region} bytes in blocks of {block}: the stream is damaged")
+        bitmap = self._read(8 * words)
+        text = name.encode()
+        head = struct.pack(">BIB", FULL, section, len(text)) + text + struct.pack(">II", instance, version)
+        self.sink.device_state(head + sizes + bitmap + self._footer(section))
+
+    def _footer(self, section: int) -> bytes:
+        # Returns it as it came; machines without footers have none.
+        if self._next() != FOOTER:
+            return b""
+        kind, number = self._u8(), self._u32()
+        if number != section:
+            raise MultiFDError(f"the footer of section {number} follows section {section}")
+        return struct.pack(">BI", kind, number)
 
     # ---- Guest memory ----
 
