@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,16 +14,25 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     Parameters
     ----------
     write : callable
-        Is given the path to write to, which has the suffix of `path`.
+        Is given the path to write to, which has the name of `path` in a new folder.
 
     Raises
     ------
     OSError
         If it can't be written.
     """
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    # A folder by mkdtemp: nobody else can put a symlink into it, and `write` creates a file with the umask's mode.
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
+        beside = Path(folder) / path.name
         write(beside)
+        sync(beside)
         beside.replace(path)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
     finally:
-        beside.unlink(missing_ok=True)
+        os.close(fd)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import stat
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trustme
@@ -250,6 +253,7 @@ def files(tmp_path: Path) -> TLSFiles:
     here = authority.issue_cert("localhost")
     here.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     here.private_key_pem.write_to_path(tmp_path / "key.pem")
+    (tmp_path / "key.pem").chmod(0o600)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     return TLSFiles(tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "ca.pem")
 
@@ -295,18 +299,53 @@ def test_a_key_of_another_certificate_is_named(files: TLSFiles, server: bool) ->
         use("tls::1", files, server=server)
 
 
+@SIDES
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o602, 0o601, 0o660, 0o666])
+def test_a_key_that_others_can_read_or_change_is_refused_with_the_chmod_to_run(
+    files: TLSFiles, server: bool, mode: int
+) -> None:
+    files.key.chmod(mode)
+    with pytest.raises(MultiFDError, match=rf"\(mode {mode:04o}\); run `chmod 600 {files.key}`$") as caught:
+        use("tls:127.0.0.1:0", files, server=server)
+    subprocess.run(str(caught.value).split("`")[1], shell=True, check=True)
+    assert files.context(server=server)
+
+
+@pytest.mark.parametrize("owner", [0, 1234])
+def test_a_group_can_read_a_key_of_root_alone(files: TLSFiles, monkeypatch: pytest.MonkeyPatch, owner: int) -> None:
+    files.key.chmod(0o640)
+    status = files.key.stat()
+    owned = os.stat_result((*status[:4], owner, *status[5:10]))
+    monkeypatch.setattr(Path, "stat", lambda path: owned)
+    if owner == 0:
+        assert files.context(server=True)
+    else:
+        with pytest.raises(MultiFDError, match=r"mode 0640"):
+            files.context(server=True)
+
+
 @pytest.mark.parametrize("kind", ["unix:/nowhere/s", "tcp::1"])
 def test_without_tls_the_files_are_not_looked_at(kind: str) -> None:
     none = TLSFiles(Path("/no"), Path("/no"), Path("/no"))
     assert tls_context(parse_address(kind), none, server=True) is None
 
 
-def test_the_context_asks_for_tls_1_2_and_certificates(files: TLSFiles) -> None:
+class LenientContext(ssl.SSLContext):
+    """What Python makes where it, or OpenSSL, is configured to allow old versions of TLS."""
+
+    def __init__(self, protocol: int) -> None:
+        self.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+
+
+def test_the_context_asks_for_tls_1_2_and_certificates(files: TLSFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not in the module itself: ssl.SSLContext's own setters look for the class under this name.
+    lenient = SimpleNamespace(**{**vars(ssl), "SSLContext": LenientContext})
+    monkeypatch.setattr("numcodecs_qpl.multifd.address.ssl", lenient)
     for server in (True, False):
         context = files.context(server=server)
         assert context.verify_mode.name == "CERT_REQUIRED"
         assert context.minimum_version.name == "TLSv1_2"
         assert context.check_hostname == (not server)
-    lenient = TLSFiles(files.cert, files.key, files.ca, verify_peer=False)
-    assert lenient.context(server=True).verify_mode.name == "CERT_NONE"
-    assert lenient.context(server=False).verify_mode.name == "CERT_REQUIRED"
+    without_peer = TLSFiles(files.cert, files.key, files.ca, verify_peer=False)
+    assert without_peer.context(server=True).verify_mode.name == "CERT_NONE"
+    assert without_peer.context(server=False).verify_mode.name == "CERT_REQUIRED"

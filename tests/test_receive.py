@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -98,6 +100,30 @@ def test_every_recording_becomes_its_ram_and_a_manifest(folder: Path, name: str,
     files = [block["file"] for block in manifest["blocks"]] if output == "raw" else ["ram.zarr"]
     assert {path.name for path in (folder / "out").iterdir()} == {"manifest.json", "device-state.bin", *files}
     assert not (folder / "s").exists()
+
+
+@pytest.mark.parametrize("output", ["raw", "zarr"])
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_what_is_kept_is_the_owners_alone_whatever_the_umask_allows(folder: Path, umask: int, output: str) -> None:
+    before = os.umask(umask)
+    try:
+        with command(folder, "--format", output) as receiver, open_connections(folder, [IDLE.main], 50_000) as sockets:
+            wait_until(lambda: list((folder / "out").glob("incomplete-*/*")), "the main channel")
+            (work,) = (folder / "out").iterdir()
+            assert {mode_of(folder / "out"), mode_of(work)} == {0o700}
+            rest = Replay(folder / "s", IDLE.channels)
+            finish_connections(sockets, [IDLE.main], 50_000)
+            assert receiver.finish().returncode == 0
+            rest.join()
+    finally:
+        os.umask(before)
+    kept = list((folder / "out").rglob("*"))
+    assert {mode_of(path) for path in kept if path.is_file()} == {0o600}
+    assert {mode_of(path) for path in [folder / "out", *kept] if path.is_dir()} == {0o700}
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def ram_of(folder: Path, manifest: dict[str, Any]) -> str:

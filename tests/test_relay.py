@@ -552,6 +552,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, authority in (("here", ours), ("there", ours), ("stranger", theirs)):
         issued = authority.issue_cert("127.0.0.1", "localhost")
         issued.private_key_pem.write_to_path(str(folder / f"{name}.key"))
+        (folder / f"{name}.key").chmod(0o600)
         for number, blob in enumerate(issued.cert_chain_pems):
             blob.write_to_path(str(folder / f"{name}.pem"), append=number > 0)
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import socket
 import ssl
 import stat
@@ -105,9 +106,10 @@ class TLSFiles:
         Raises
         ------
         MultiFDError
-            If a file cannot be read, or is none of the kind.
+            If a file cannot be read, or is none of the kind, or others can read the key.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2  # whatever Python and OpenSSL are configured to allow
         if server:
             context.verify_mode = ssl.CERT_REQUIRED if self.verify_peer else ssl.CERT_NONE
             # A client that only sends would never read the tickets, and closing with bytes unread resets the
@@ -115,12 +117,25 @@ class TLSFiles:
             context.num_tickets = 0
         using = f"{self.cert} and {self.key}"
         try:
+            _check_key(self.key)
             context.load_cert_chain(self.cert, self.key)
             using = str(self.ca)
             context.load_verify_locations(self.ca)
         except OSError as error:  # ssl's own errors are of this kind too
             raise MultiFDError(f"TLS cannot use {using}: {error.strerror or error}") from error
         return context
+
+
+def _check_key(key: Path) -> None:
+    status = key.stat()
+    # A key of root's that a group can read is how Debian's ssl-cert shares one.
+    allowed = 0o640 if status.st_uid == 0 else 0o600
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077 & ~allowed:
+        raise MultiFDError(
+            f"TLS refuses the key {key}: others can read or change it (mode {mode:04o}); run "
+            f"`chmod 600 {shlex.quote(str(key))}`"
+        )
 
 
 class Listener:

@@ -1,7 +1,8 @@
 """What a received migration becomes: a folder of files, or of a zarr group, and a manifest.
 
 All is written into a subfolder whose name begins with ``incomplete-``; when everything is there it moves to where it
-belongs, and the manifest, which says that it is complete, comes last.
+belongs, and the manifest, which says that it is complete, comes last. Guest memory holds secrets: folders have mode
+0700 and files 0600, whatever the umask allows.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import mmap
-import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from numcodecs_qpl.files import sync
 from numcodecs_qpl.multifd.errors import MultiFDError
 from numcodecs_qpl.multifd.ram import RAMBlock
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 DEVICE_STATE = "device-state"
+PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 CHUNK_PAGES = 256
 """Pages in a chunk of a zarr array: 1 MiB for pages of 4 KiB."""
 
@@ -38,7 +40,7 @@ class Output(ABC):
     Parameters
     ----------
     folder : Path
-        A new or empty folder.
+        A new or empty folder. A new one gets mode 0700; an empty one keeps its mode.
     page_size : int
         Bytes in a page of the guest.
 
@@ -55,7 +57,7 @@ class Output(ABC):
         self._page_size = page_size
         self._is_new = not folder.exists()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
             if any(folder.iterdir()):
                 raise MultiFDError(f"{folder} is not empty; a new or empty folder is needed")
             self._work = Path(tempfile.mkdtemp(prefix="incomplete-", dir=folder))
@@ -115,14 +117,16 @@ class Output(ABC):
         whole = self._work / MANIFEST
         whole.write_text(json.dumps(manifest, indent=2) + "\n")
         for path in self._work.rglob("*"):
-            _sync(path)
+            # Until here the folder around them, made by mkdtemp, has kept others out.
+            path.chmod(PRIVATE_FOLDER if path.is_dir() else PRIVATE_FILE)
+            sync(path)
         for path in self._work.iterdir():
             if path != whole:
                 path.rename(self._folder / path.name)
-        _sync(self._folder)
+        sync(self._folder)
         whole.rename(self._folder / MANIFEST)
         self._work.rmdir()
-        _sync(self._folder)
+        sync(self._folder)
 
     @abstractmethod
     def _finish_block(self, block: RAMBlock) -> dict[str, Any]:
@@ -208,11 +212,3 @@ def _entry(block: RAMBlock, **where: str) -> dict[str, Any]:
         "pages_received": int(np.count_nonzero(block.received)),
         **where,
     }
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,0 +1,55 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from numcodecs_qpl.files import write_whole
+
+
+def test_no_symlink_that_another_user_can_put_there_is_written_through(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / f".s.{os.getpid()}.json").symlink_to(victim)
+    (tmp_path / "s.json").symlink_to(victim)
+    folders: list[Path] = []
+
+    def write(path: Path) -> None:
+        folders.append(path.parent)
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert not list(path.parent.iterdir())
+        path.write_text("stats")
+
+    for _ in range(2):
+        write_whole(tmp_path / "s.json", write)
+    assert len({*folders, tmp_path}) == 3
+    assert (tmp_path / "s.json").read_text() == "stats"
+    assert not (tmp_path / "s.json").is_symlink()
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o027, 0o077])
+def test_a_file_has_the_mode_of_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_whole(tmp_path / "s.json", lambda path: path.write_text("stats"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "s.json").stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_file_that_the_disk_does_not_take_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = tmp_path / "s.json"
+    path.write_text("old")
+    with pytest.raises(OSError, match="Input/output error"):
+        write_whole(path, lambda beside: beside.write_text("new"))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
