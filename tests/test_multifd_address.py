@@ -16,7 +16,15 @@ import pytest
 import trustme
 
 from numcodecs_qpl.multifd import MultiFDError
-from numcodecs_qpl.multifd.address import Address, Listener, TLSFiles, connect, parse_address, tls_context
+from numcodecs_qpl.multifd.address import (
+    Address,
+    Listener,
+    TLSFiles,
+    connect,
+    is_same_socket,
+    parse_address,
+    tls_context,
+)
 
 # ---- Words ------------------------------------------------------------------------------------------------------
 
@@ -72,6 +80,23 @@ def test_an_address_is_read_and_written(text: str, address: Address, again: str)
 def test_what_is_no_address_is_an_error_that_says_what_one_is(text: str) -> None:
     with pytest.raises(ValueError, match=r"is no address; one is unix:PATH, tcp:HOST:PORT or tls:HOST:PORT$"):
         parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("listen", "onward"),
+    [
+        ("tcp::9", "tcp::8"),
+        ("tcp:127.0.0.1:9", "tcp:127.0.0.2:9"),
+        ("tcp:0.0.0.0:9", "tcp:192.0.2.1:9"),  # RFC 5737: nobody's
+        ("tcp:[::]:9", "tcp:127.0.0.1:9"),
+        ("tcp:0.0.0.0:9", "tcp:no-such-host.invalid:9"),
+        ("unix:/nowhere/a", "unix:/nowhere/b"),
+        ("unix:/nowhere/a", "tcp::9"),
+        ("tcp::9", "unix:/nowhere/a"),
+    ],
+)
+def test_these_are_two_sockets(listen: str, onward: str) -> None:
+    assert not is_same_socket(parse_address(listen), parse_address(onward))
 
 
 # ---- Unix sockets -----------------------------------------------------------------------------------------------

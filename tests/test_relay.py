@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import signal
 import socket
@@ -25,6 +26,7 @@ from streams import NAMES, Recording, Replay, recording
 from numcodecs_qpl.multifd import wire
 
 METHODS = ["none", "zlib", "zstd", "qpl"]
+TLS = {"--tls-cert": "a.pem", "--tls-key": "a.key", "--tls-ca": "ca.pem"}
 IDLE = recording("qemu-11.0.92-none")
 
 
@@ -650,14 +652,65 @@ def test_a_tls_connection_that_is_cut_is_no_clean_end(folder: Path, sink: Sink, 
         ({"--page-size": "1000"}, "page_size is 1000; it must be a power of two"),
         ({"--listen": "tls::1"}, "tls:127.0.0.1:1 needs --tls-cert, --tls-key and --tls-ca"),
         ({"--connect": "tls::1", "--tls-cert": "a.pem"}, "tls:127.0.0.1:1 needs --tls-cert, --tls-key and --tls-ca"),
-        ({"--tls-cert": "a.pem", "--tls-key": "a.key", "--tls-ca": "ca.pem"}, "neither address is of that kind"),
+        (TLS, "neither address is of that kind"),
+        ({"--to": "zlib", "--huffman": "fixed"}, "--huffman is for --to qpl; it has no effect on zlib"),
+        *[
+            ({**TLS, "--connect": "tls::1", option: ""}, "are for --listen tls:HOST:PORT")
+            for option in ("--verify-peer", "--no-verify-peer")
+        ],
     ],
 )
 def test_a_wrong_word_on_the_command_line_is_exit_status_2(change: dict[str, str], message: str) -> None:
+    refused_with_status_2(change, message)
+
+
+def refused_with_status_2(change: dict[str, str], message: str) -> None:
     words = {"--listen": "unix:/nowhere/a", "--connect": "tcp::1", "--from": "none", "--to": "qpl", **change}
-    done = Command("relay", *[word for pair in words.items() for word in pair]).finish()
+    done = Command("relay", *[word for pair in words.items() for word in pair if word]).finish()
     assert done.returncode == 2
+    assert done.stdout == ""
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("listen", "connect"),
+    [
+        ("tcp:127.0.0.1:9", "tcp::9"),
+        ("tcp:localhost:9", "tcp:127.0.0.1:9"),
+        ("tcp:0.0.0.0:9", "tcp:127.0.0.1:9"),
+        ("tcp:127.0.0.1:9", "tls:127.0.0.1:9"),
+        ("unix:/nowhere/a", "unix:/nowhere/../nowhere/a"),
+        ("unix:/proc/self/cwd/a", "unix:a"),
+    ],
+)
+def test_a_relay_that_would_connect_to_itself_is_exit_status_2(listen: str, connect: str) -> None:
+    files = TLS if connect.startswith("tls") else {}
+    refused_with_status_2({"--listen": listen, "--connect": connect, **files}, "are the same socket")
+
+
+@pytest.mark.parametrize("command", ["relay", "receive"])
+@pytest.mark.parametrize(
+    ("variable", "word"),
+    [
+        ("NUMCODECS_QPL_THREADS", "abc"),
+        ("NUMCODECS_QPL_THREADS", "0"),
+        ("NUMCODECS_QPL_PATH", "gpu"),
+        ("NUMCODECS_QPL_NUMA", "-1"),
+    ],
+)
+def test_a_wrong_variable_is_exit_status_2_before_anybody_can_connect(
+    folder: Path, command: str, variable: str, word: str
+) -> None:
+    environment = {**os.environ, variable: word}
+    if command == "relay":
+        program = relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "qpl", environment=environment)
+    else:
+        program = receive(folder, environment=environment)
+    with program:
+        done = program.finish()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"numcodecs-qpl {command}: error: {variable} is " in done.stderr
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -671,7 +724,7 @@ def test_a_wrong_word_on_the_command_line_is_exit_status_2(change: dict[str, str
     ],
 )
 def test_what_cannot_work_is_told_before_anybody_comes(tmp_path: Path, more: list[str], message: str) -> None:
-    words = ["--listen", f"unix:{tmp_path}/a", "--connect", "tcp::1", "--from", "none", "--to", "qpl", *more]
+    words = ["--listen", f"unix:{tmp_path}/a", "--connect", "tcp::2", "--from", "none", "--to", "qpl", *more]
     done = Command("relay", *words).finish()
     assert done.returncode == 1
     assert message in done.stderr

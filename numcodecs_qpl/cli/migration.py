@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from numcodecs_qpl._core import HUFFMAN, QplError, get_numa, path_in_force
+from numcodecs_qpl._core import HUFFMAN, QplError, check_settings
 from numcodecs_qpl.cli.common import OK, examples, failed, missing
 from numcodecs_qpl.files import write_whole
 from numcodecs_qpl.multifd import MigrationParameters, MultiFDCompression, MultiFDError
-from numcodecs_qpl.multifd.address import Address, Listener, TLSFiles, parse_address, tls_context
+from numcodecs_qpl.multifd.address import Address, Listener, TLSFiles, is_same_socket, parse_address, tls_context
 from numcodecs_qpl.multifd.output import OUTPUTS
 from numcodecs_qpl.multifd.receiver import Receiver
 from numcodecs_qpl.multifd.relay import Relay
@@ -88,7 +88,7 @@ def _receive(arguments: argparse.Namespace, command: argparse.ArgumentParser) ->
     if arguments.format == "zarr" and missing("zarr"):
         return failed('--format zarr needs zarr: pip install "numcodecs-qpl[zarr]"')
     try:
-        _check_settings()
+        _check_settings(command)
         with _terminable(), contextlib.ExitStack() as stack:
             with _signals_held():
                 output = OUTPUTS[arguments.format](arguments.output, arguments.page_size)
@@ -158,7 +158,6 @@ def add_relay(commands: Commands) -> None:
     command.add_argument(
         "--huffman",
         choices=list(HUFFMAN),
-        default="fixed",
         help="Huffman tables of qpl: fixed, as QEMU's own (the default), or dynamic: smaller and slower",
     )
     tls = command.add_argument_group("TLS", "for an address of the kind tls:HOST:PORT; files in PEM format")
@@ -168,7 +167,6 @@ def add_relay(commands: Commands) -> None:
     tls.add_argument(
         "--verify-peer",
         action=argparse.BooleanOptionalAction,
-        default=True,
         help="a listener wants a certificate of who connects (the default)",
     )
     command.add_argument("--stats", type=Path, metavar="FILE", help="write the line of JSON to FILE too")
@@ -180,8 +178,9 @@ def _relay(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> i
     if "zstd" in (arguments.decode, arguments.encode) and missing("zstandard"):
         return failed(f"zstd needs zstandard: {INSTALL}")
     tls = _tls_files(arguments, command)
+    _check_effect(arguments, command)
     try:
-        _check_settings()
+        _check_settings(command)
         with _terminable(), contextlib.ExitStack() as stack, contextlib.ExitStack() as held:
             held.enter_context(_signals_held())
             tls_context(arguments.connect, tls, server=False)  # tells now what would fail later
@@ -192,7 +191,7 @@ def _relay(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> i
                 arguments.connect,
                 arguments.decode,
                 arguments.encode,
-                parameters=MigrationParameters(huffman=arguments.huffman),
+                parameters=MigrationParameters(huffman=arguments.huffman or "fixed"),
                 tls=tls,
                 page_size=arguments.page_size,
                 refused=_say_refused,
@@ -212,7 +211,17 @@ def _tls_files(arguments: argparse.Namespace, command: argparse.ArgumentParser) 
         command.error(f"{wanted[0]} needs --tls-cert, --tls-key and --tls-ca")
     if any(files) and not wanted:
         command.error("--tls-cert, --tls-key and --tls-ca are for tls:HOST:PORT; neither address is of that kind")
-    return TLSFiles(*files, verify_peer=arguments.verify_peer) if wanted else None
+    return TLSFiles(*files, verify_peer=arguments.verify_peer is not False) if wanted else None
+
+
+def _check_effect(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> None:
+    """Refuse options that would have no effect, and a relay that would connect to itself."""
+    if arguments.huffman and arguments.encode != MultiFDCompression.QPL.value:
+        command.error(f"--huffman is for --to qpl; it has no effect on {arguments.encode}")
+    if arguments.verify_peer is not None and arguments.listen.kind != "tls":
+        command.error("--verify-peer and --no-verify-peer are for --listen tls:HOST:PORT; other listeners do not ask")
+    if is_same_socket(arguments.listen, arguments.connect):
+        command.error(f"--listen {arguments.listen} and --connect {arguments.connect} are the same socket")
 
 
 def _run_relay(relay: Relay, stats: Path | None, let_signals_come: Callable[[], None]) -> int:
@@ -302,13 +311,22 @@ def _page_size(text: str) -> int:
     return int(text)
 
 
-def _check_settings() -> None:
-    """Tell of a setting that cannot be followed now, not with the first page."""
+def _check_settings(command: argparse.ArgumentParser) -> None:
+    """Report a setting that cannot be followed before the listener opens, not with the first page.
+
+    A wrong environment variable is misuse.
+
+    Raises
+    ------
+    MultiFDError
+        If the hardware path is asked for and cannot be used.
+    """
     try:
-        path_in_force()
-        get_numa()
-    except (QplError, ValueError) as error:
+        check_settings()
+    except QplError as error:
         raise MultiFDError(str(error)) from error
+    except ValueError as error:
+        command.error(str(error))
 
 
 def _say_refused(reason: str) -> None:

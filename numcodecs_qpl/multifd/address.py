@@ -19,6 +19,7 @@ LOOPBACK = "127.0.0.1"
 HANDSHAKE_SECONDS = 30.0
 """How long connecting, TLS's handshake, and a new connection's first words may take."""
 BACKLOG = 64
+ANY_IPV4 = "0.0.0.0"  # noqa: S104, as it is compared and not bound
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,36 @@ def _greet(sock: socket.socket, name: str, context: ssl.SSLContext | None, host:
     connection = TLSConnection(sock, name, context, host)
     connection.shake_hands()
     return connection
+
+
+def is_same_socket(listen: Address, onward: Address) -> bool:
+    """Return True if whoever connects to `onward` reaches the listener at `listen`."""
+    if "unix" in (listen.kind, onward.kind):
+        return listen.kind == onward.kind and os.path.realpath(listen.path) == os.path.realpath(onward.path)
+    if listen.port != onward.port:
+        return False
+    here = _numbers(listen.host)
+    # A listener at every IPv6 address takes no IPv4 connections: socket.create_server sets IPV6_V6ONLY.
+    return any(
+        number in here or (("::" if ":" in number else ANY_IPV4) in here and _is_here(number))
+        for number in _numbers(onward.host)
+    )
+
+
+def _numbers(host: str) -> set[str]:
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:  # listening and connecting report it
+        return set()
+
+
+def _is_here(number: str) -> bool:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in number else socket.AF_INET) as sock:
+            sock.bind((number, 0))
+    except OSError:
+        return False
+    return True
 
 
 def tls_context(address: Address, tls: TLSFiles | None, *, server: bool) -> ssl.SSLContext | None:
