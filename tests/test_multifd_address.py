@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 import stat
 import subprocess
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,7 +36,11 @@ from numcodecs_qpl.multifd.address import (
     [
         ("unix:/run/x.sock", Address("unix", path="/run/x.sock"), "unix:/run/x.sock"),
         ("unix:x:1:2", Address("unix", path="x:1:2"), "unix:x:1:2"),
-        ("tcp:host:0", Address("tcp", host="host", port=0), "tcp:host:0"),
+        ("unix:./@x", Address("unix", path="./@x"), "unix:./@x"),
+        ("tcp:host:1", Address("tcp", host="host", port=1), "tcp:host:1"),
+        ("tcp:a-b_c.example:1", Address("tcp", host="a-b_c.example", port=1), "tcp:a-b_c.example:1"),
+        ("tcp:ä.example:1", Address("tcp", host="ä.example", port=1), "tcp:ä.example:1"),
+        ("tcp:[fe80::1%lo]:5", Address("tcp", host="fe80::1%lo", port=5), "tcp:[fe80::1%lo]:5"),
         ("tcp:10.0.0.1:65535", Address("tcp", host="10.0.0.1", port=65535), "tcp:10.0.0.1:65535"),
         ("tls:host.example:4444", Address("tls", host="host.example", port=4444), "tls:host.example:4444"),
         ("tcp::80", Address("tcp", host="127.0.0.1", port=80), "tcp:127.0.0.1:80"),
@@ -49,37 +55,48 @@ def test_an_address_is_read_and_written(text: str, address: Address, again: str)
     assert parse_address(again) == address
 
 
+KINDS = "unix:PATH, tcp:HOST:PORT or tls:HOST:PORT"
+PORT = "a port from 1 to 65535"
+HOST = "the name or the number of a host"
+BRACKETS = "an IPv6 number in brackets"
+IN_BRACKETS = "the number of an IPv6 host in the brackets"
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("expected", "texts"),
     [
-        "",
-        "unix",
-        "unix:",
-        "/run/x.sock",
-        "tcp",
-        "tcp:",
-        "tcp:80",
-        "tcp:host",
-        "tcp:host:",
-        "tcp:host:-1",
-        "tcp:host:+1",
-        "tcp:host: 1",
-        "tcp:host:1.5",
-        "tcp:host:http",
-        "tcp:host:65536",
-        "tcp:host:²",
-        f"tcp:host:{'9' * 5000}",
-        "tcp:a..b:80",
-        "tcp:ä..b:80",
-        f"tcp:{'h' * 64}:80",
-        "udp:host:80",
-        "TCP:host:80",
-        "fd:3",
+        (KINDS, ["", "/run/x.sock", "tcp", "tcp:", "tcp:80", "tcp:host", "udp:host:80", "TCP:host:80", "fd:3"]),
+        ("unix:PATH", ["unix", "unix:", "unix:a\0b"]),
+        (PORT, [f"tcp:host:{port}" for port in ("", "-1", "+1", " 1", "1 ", "1\n", "1.5", "http", "0", "65536")]),
+        (PORT, [f"tcp:host:{port}" for port in ("²", "٤", "1_0", "000080", "9" * 5000)]),
+        (HOST, [f"tcp:{host}:80" for host in ("a..b", "ä..b", "h" * 64, " ", "a b", "user@h", "\x1b[2J", "h\n")]),
+        (HOST, [f"tcp:{host}:80" for host in ("a/b", "[", "]", "[1.2.3.4", "1.2.3.4]")]),
+        (BRACKETS, [f"tcp:{host}:80" for host in ("::1", "fe80::1", "[::1", "::1]", "a:b", ":")]),
+        (IN_BRACKETS, [f"tcp:[{host}]:80" for host in ("", "host", "127.0.0.1", "[::1]", "::1 ", "1::2::3", "::1%")]),
+        (IN_BRACKETS, [f"tcp:[{host}]:80" for host in ("::1%\x1b", "%lo", "::1\0", "ä")]),
+        (r"unix:PATH \(for a file of that name unix:./@x\)", ["unix:@x"]),
     ],
 )
-def test_what_is_no_address_is_an_error_that_says_what_one_is(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no address; one is unix:PATH, tcp:HOST:PORT or tls:HOST:PORT$"):
-        parse_address(text)
+def test_an_invalid_address_is_an_error_that_says_what_is_expected(expected: str, texts: list[str]) -> None:
+    for text in texts:
+        with pytest.raises(
+            ValueError, match=f"^invalid address {re.escape(repr(text))}: .*expected {expected}"
+        ) as caught:
+            parse_address(text)
+        assert str(caught.value).isprintable()
+
+
+def test_abstract_sockets_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="abstract unix sockets have no owner and no mode, and are not supported"):
+        parse_address("unix:@x")
+
+
+def test_what_a_terminal_would_obey_is_escaped_in_messages(tmp_path: Path) -> None:
+    address = parse_address(f"unix:{tmp_path}/\x1b[2J/\udcff\ns")
+    assert str(address) == rf"unix:{tmp_path}/\x1b[2J/\udcff\ns"
+    for use_it in (Listener, connect):
+        with pytest.raises(MultiFDError, match=re.escape(str(address))):
+            use_it(address)
 
 
 @pytest.mark.parametrize(
@@ -197,10 +214,10 @@ def name_of(listener: Listener) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("text", "host"), [("tcp::0", "127.0.0.1"), ("tcp:127.0.0.2:0", "127.0.0.2"), ("tcp:0.0.0.0:0", "0.0.0.0")]
+    ("text", "host"), [("tcp::9", "127.0.0.1"), ("tcp:127.0.0.2:9", "127.0.0.2"), ("tcp:0.0.0.0:9", "0.0.0.0")]
 )
 def test_tcp_is_loopback_unless_told_otherwise(text: str, host: str) -> None:
-    listener = Listener(parse_address(text))
+    listener = Listener(replace(parse_address(text), port=0))
     assert name_of(listener) == (host, listener.address.port)
     assert listener.address == Address("tcp", host=host, port=listener.address.port)
     assert listener.address.port > 0
@@ -219,14 +236,14 @@ def has_ipv6() -> bool:
 
 @pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")
 def test_an_ipv6_number_is_listened_on() -> None:
-    listener = Listener(parse_address("tcp:[::1]:0"))
+    listener = Listener(Address("tcp", host="::1"))
     assert name_of(listener) == ("::1", listener.address.port)
     exchange(listener)
     listener.close()
 
 
 def test_a_port_in_use_is_an_error() -> None:
-    first = Listener(parse_address("tcp::0"))
+    first = Listener(Address("tcp", host="127.0.0.1"))
     with pytest.raises(MultiFDError, match=f"cannot listen on {first.address}: Address already in use"):
         Listener(first.address)
     first.close()
@@ -242,7 +259,7 @@ def test_nobody_at_a_port_is_an_error() -> None:
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
 def test_closing_wakes_whoever_waits_for_a_connection_and_may_be_done_twice(tmp_path: Path, kind: str) -> None:
-    listener = Listener(parse_address({"unix": f"unix:{tmp_path}/s", "tcp": "tcp::0"}[kind]))
+    listener = Listener(Address(kind, path=f"{tmp_path}/s", host="127.0.0.1"))
     woken = threading.Event()
 
     def wait() -> None:
@@ -331,7 +348,7 @@ def test_a_key_that_others_can_read_or_change_is_refused_with_the_chmod_to_run(
 ) -> None:
     files.key.chmod(mode)
     with pytest.raises(MultiFDError, match=rf"\(mode {mode:04o}\); run `chmod 600 {files.key}`$") as caught:
-        use("tls:127.0.0.1:0", files, server=server)
+        use("tls::1", files, server=server)
     subprocess.run(str(caught.value).split("`")[1], shell=True, check=True)
     assert files.context(server=server)
 

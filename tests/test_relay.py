@@ -646,8 +646,8 @@ def test_a_tls_connection_that_is_cut_is_no_clean_end(folder: Path, sink: Sink, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--listen": "udp:1"}, "'udp:1' is no address"),
-        ({"--connect": "tcp:host"}, "'tcp:host' is no address"),
+        ({"--listen": "udp:1"}, "invalid address 'udp:1'"),
+        ({"--connect": "tcp:host"}, "invalid address 'tcp:host'"),
         ({"--from": "xbzrle"}, "invalid choice: 'xbzrle'"),
         ({"--page-size": "1000"}, "page_size is 1000; it must be a power of two"),
         ({"--listen": "tls::1"}, "tls:127.0.0.1:1 needs --tls-cert, --tls-key and --tls-ca"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import socket
 import ssl
@@ -19,6 +20,7 @@ LOOPBACK = "127.0.0.1"
 HANDSHAKE_SECONDS = 30.0
 """How long connecting, TLS's handshake, and a new connection's first words may take."""
 BACKLOG = 64
+MAX_PORT = 65535
 ANY_IPV4 = "0.0.0.0"  # noqa: S104, as it is compared and not bound
 
 
@@ -44,8 +46,10 @@ class Address:
     port: int = 0
 
     def __str__(self) -> str:
+        """As `parse_address` takes it; what is not printable in a path is escaped, as messages go to terminals."""
         if self.kind == "unix":
-            return f"unix:{self.path}"
+            path = (each if each.isprintable() else each.encode("unicode_escape").decode() for each in self.path)
+            return f"unix:{''.join(path)}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.kind}:{host}:{self.port}"
 
@@ -53,33 +57,60 @@ class Address:
 def parse_address(text: str) -> Address:
     """An address from ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``.
 
-    Without a host (``tcp::PORT``) it is the loopback address. An IPv6 number stands in brackets.
+    Without a host (``tcp::PORT``) it is the loopback address. An IPv6 number, and nothing else, stands in brackets.
 
     Raises
     ------
     ValueError
-        If `text` is nothing of the kind.
+        If `text` is not an address of these kinds.
     """
     kind, _, rest = text.partition(":")
-    if kind == "unix" and rest:
-        return Address(kind, path=rest)
+    if kind == "unix":
+        return Address(kind, path=_checked_path(text, rest))
     host, colon, port = rest.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") or LOOPBACK
-    if kind in ("tcp", "tls") and colon and _is_host(host) and _is_port(port):
-        return Address(kind, host=host, port=int(port))
-    raise ValueError(f"{text!r} is no address; one is unix:PATH, tcp:HOST:PORT or tls:HOST:PORT")
+    if kind not in ("tcp", "tls") or not colon:
+        raise ValueError(f"invalid address {text!r}: expected unix:PATH, tcp:HOST:PORT or tls:HOST:PORT")
+    return Address(kind, host=_checked_host(text, host), port=_checked_port(text, port))
 
 
-def _is_host(text: str) -> bool:
+def _checked_path(text: str, path: str) -> str:
+    if path.startswith("@"):
+        raise ValueError(
+            f"invalid address {text!r}: abstract unix sockets have no owner and no mode, and are not supported; "
+            f"expected unix:PATH (for a file of that name unix:./{path})"
+        )
+    if not path or "\0" in path:
+        raise ValueError(f"invalid address {text!r}: expected unix:PATH, with the path of a socket")
+    return path
+
+
+def _checked_host(text: str, host: str) -> str:
+    if host.startswith("[") and host.endswith("]"):
+        number, percent, zone = host[1:-1].partition("%")
+        if not _is_ipv6(number) or bool(percent) != bool(zone) or not zone.isprintable():
+            raise ValueError(f"invalid address {text!r}: expected the number of an IPv6 host in the brackets")
+        return host[1:-1]
+    if ":" in host:
+        raise ValueError(f"invalid address {text!r}: expected an IPv6 number in brackets, as in tcp:[::1]:4444")
+    # The socket module encodes names so. "[" and "]" are not among the characters of a name.
+    with contextlib.suppress(UnicodeError):
+        if re.fullmatch(r"[A-Za-z0-9._-]*", host.encode("idna").decode()):
+            return host or LOOPBACK
+    raise ValueError(f"invalid address {text!r}: expected the name or the number of a host")
+
+
+def _checked_port(text: str, port: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= MAX_PORT:
+        raise ValueError(f"invalid address {text!r}: expected a port from 1 to {MAX_PORT}")
+    return int(port)
+
+
+def _is_ipv6(text: str) -> bool:
     try:
-        text.encode("idna")  # what the socket module makes of it
-    except UnicodeError:
+        socket.inet_pton(socket.AF_INET6, text)
+    except (OSError, ValueError):  # the latter for a NUL, and for what is not ASCII
         return False
     return True
-
-
-def _is_port(text: str) -> bool:
-    return text.isdecimal() and len(text) <= 5 and int(text) < 65536
 
 
 @dataclass(frozen=True)
