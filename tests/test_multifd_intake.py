@@ -1,13 +1,23 @@
-"""Taking connections: what only chance brings about, made to happen."""
+"""Taking connections, and turning away those that do not say what they are."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import socket
+import ssl
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
+from commands import PATIENCE, wait_until
+from handmade import initial
 
-from numcodecs_qpl.multifd.address import Address, Listener
+from numcodecs_qpl.multifd import intake
+from numcodecs_qpl.multifd.address import HANDSHAKE_SECONDS, Address, Listener, TLSFiles
 from numcodecs_qpl.multifd.intake import Arrival, Intake
 
 
@@ -32,3 +42,134 @@ def test_an_intake_whose_start_was_interrupted_can_be_closed(folder: Path, monke
     intake.close()
     assert not (folder / "s").exists()
     assert (taken, refused) == ([], [])
+
+
+# ---- Strangers --------------------------------------------------------------------------------------------------
+
+
+class Door:
+    """An intake, what it took and what it refused."""
+
+    def __init__(self, tls: TLSFiles | None = None) -> None:
+        self.taken: list[Arrival] = []
+        self.refused: list[str] = []
+        listener = Listener(Address("tls" if tls else "tcp", host="127.0.0.1"), tls)
+        self.port = listener.address.port
+        self._intake = Intake(listener, self.taken.append, self.refused.append)
+        self._sockets = contextlib.ExitStack()
+        self._intake.start()
+
+    def connect(self, said: bytes = b"") -> socket.socket:
+        sock = self._sockets.enter_context(socket.create_connection(("127.0.0.1", self.port), PATIENCE))
+        sock.sendall(said)
+        return sock
+
+    def close(self) -> None:
+        self._sockets.close()
+        self._intake.close()
+        for arrival in self.taken:
+            arrival.connection.close()
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    opened = Door()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> TLSFiles:
+    authority = trustme.CA()
+    here = authority.issue_cert("127.0.0.1")
+    here.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    here.private_key_pem.write_to_path(tmp_path / "key.pem")
+    (tmp_path / "key.pem").chmod(0o600)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return TLSFiles(tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "ca.pem", verify_peer=False)
+
+
+def drip(sock: socket.socket, content: bytes, pause: float = 0.05) -> float:
+    """Send a byte now and then until the other side has had enough; returns how long it took."""
+    began = time.monotonic()
+    with contextlib.suppress(OSError):
+        for byte in itertools.chain(content, itertools.repeat(0)):
+            assert time.monotonic() - began < PATIENCE
+            sock.send(bytes([byte]))
+            time.sleep(pause)
+    return time.monotonic() - began
+
+
+HELLO = b"\x16\x03\x01\x3f\xff\x01\x00\x3f\xfb\x03\x03"  # a record of TLS that has room for many more bytes
+
+
+def test_a_stranger_that_sends_a_byte_now_and_then_keeps_no_place(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "HANDSHAKE_SECONDS", 0.5)
+    # The 64 bytes take 3.2 s, and each of them comes in good time.
+    assert 0.4 < drip(door.connect(), initial(0)) < 2.5
+    wait_until(lambda: door.refused, "a word about it")
+    assert door.refused == ["it has not said what it is within 0.5 s"]
+    assert door.taken == []
+
+
+def test_a_tls_handshake_that_goes_on_for_ever_keeps_no_place(tls: TLSFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "HANDSHAKE_SECONDS", 0.5)
+    door = Door(tls)
+    try:
+        assert 0.4 < drip(door.connect(), HELLO) < 2.5
+        wait_until(lambda: door.refused, "a word about it")
+        assert door.refused == ["it has not said what it is within 0.5 s"]
+    finally:
+        door.close()
+
+
+def test_handshake_and_first_words_have_one_deadline(tls: TLSFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "HANDSHAKE_SECONDS", 3.0)
+    door = Door(tls)
+    context = ssl.create_default_context(cafile=tls.ca)
+    try:
+        began = time.monotonic()
+        raw = door.connect()
+        time.sleep(2)
+        with context.wrap_socket(raw, server_hostname="127.0.0.1") as sock:
+            drip(sock, initial(0), 0.2)
+        assert 2.5 < time.monotonic() - began < 5
+        assert door.refused == ["it has not said what it is within 3 s"]
+    finally:
+        door.close()
+
+
+def test_who_was_taken_has_no_deadline_any_more(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "HANDSHAKE_SECONDS", 0.5)
+    sock = door.connect(b"QEVM")
+    wait_until(lambda: door.taken, "the main connection")
+    drip(door.connect(), initial(0))  # until a deadline that came later is over
+    sock.sendall(b"x")
+    view = memoryview(bytearray(1))
+    assert door.taken[0].connection.read_some(view) == 1
+    assert bytes(view) == b"x"
+
+
+@pytest.mark.parametrize("said", [b"G", b"GET / HTTP/1.1\r\n", b"\x16\x03\x01", b"QEMU", b"\x11\x22\x33\x45"])
+def test_a_first_word_that_cannot_be_right_is_refused_at_once(door: Door, said: bytes) -> None:
+    sock = door.connect(said)
+    sock.settimeout(HANDSHAKE_SECONDS / 3)
+    with contextlib.suppress(ConnectionResetError):
+        assert sock.recv(1) == b""
+    (reason,) = door.refused
+    assert reason.startswith(f"magic: 0x{said[:4].hex()}; the main channel begins with 0x5145564d, a multifd channel")
+    assert reason.endswith(": listen at tls:HOST:PORT, or turn off tls-creds in the source") == (said[0] == 0x16)
+
+
+def test_a_new_connection_takes_the_place_of_the_oldest_that_says_nothing(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "MAX_STRANGERS", 4)
+    oldest, *others = (door.connect() for _ in range(4))
+    door.connect(b"QEVM")
+    assert oldest.recv(1) == b""
+    wait_until(lambda: door.taken, "the main connection")
+    assert door.refused == ["4 connections have come after it, and it has not said what it is"]
+    for channel, other in enumerate(others):
+        other.sendall(initial(channel))
+    wait_until(lambda: len(door.taken) == 4, "the others")

@@ -51,6 +51,7 @@ from handmade import (
 from streams import NAMES, Recording, Replay, recording
 
 IDLE = recording("qemu-11.0.92-none")
+BEGINNINGS = "the main channel begins with 0x5145564d, a multifd channel with 0x11223344"
 OURS = UUID("12345678-9abc-def0-1234-56789abcdef0")
 
 
@@ -387,8 +388,14 @@ def said(sock: socket.socket, size: int) -> bytes:
         (initial(255), "channel 255: id: 255, but 2 channels are expected: as many as the source's multifd-channels"),
         (initial(1, uuid=OURS), f"channel 1: uuid: {OURS}, but channel 0 has {UUID(int=0)}"),
         (initial(1, version=2), "version: 2; only version 1 is known"),
-        (initial(1, magic=0x11223345), "magic: 0x11223345, not the 0x11223344 that a multifd channel begins with"),
-        (b"GET / HTTP/1.1\r\n" + bytes(64), "magic: 0x47455420, not the 0x11223344 that a multifd channel begins with"),
+        (
+            initial(1, magic=0x11223345),
+            f"magic: 0x11223345; {BEGINNINGS}",
+        ),
+        (
+            b"GET / HTTP/1.1\r\n" + bytes(64),
+            f"magic: 0x47455420; {BEGINNINGS}",
+        ),
         (b"QEV", "it closed after 3 bytes, before saying what it is"),
         (initial(1)[:63], "it closed after 63 bytes, before saying what it is"),
         (b"", "it closed after 0 bytes, before saying what it is"),

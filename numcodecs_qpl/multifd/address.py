@@ -204,8 +204,12 @@ class Listener:
             raise MultiFDError(f"cannot listen on {address}: {error.strerror or error}") from error
         self.address = address
 
-    def accept(self) -> socket.socket:
-        """Wait for the next connection; OSError once `close` was called."""
+    def accept(self, timeout: float | None = None) -> socket.socket:
+        """Wait for the next connection; TimeoutError after `timeout` seconds, another OSError once `close` was called.
+
+        The connection itself has no time-out.
+        """
+        self._socket.settimeout(timeout)
         return self._socket.accept()[0]
 
     def greet(self, sock: socket.socket, name: str) -> Connection:

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,8 +20,11 @@ from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError
 
 MAIN_MAGIC = b"QEVM"
-MAX_STRANGERS = 32
-"""Connections that may be open at one time without having said what they are."""
+MULTIFD_MAGIC = wire.MAGIC.to_bytes(4, "big")
+TLS_HANDSHAKE = 0x16
+"""The first byte of a client that speaks TLS (RFC 8446, section 5.1)."""
+MAX_STRANGERS = 256
+"""Connections that may be open at one time without having been taken: as many as the largest migration has."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,41 @@ class Arrival:
     initial: wire.InitialPacket | None
 
 
+@dataclass(eq=False)
+class _Stranger:
+    """A connection that has not said what it is.
+
+    Attributes
+    ----------
+    sock : socket.socket
+        Accepted.
+    deadline : float
+        When its first words must have come, TLS's handshake included.
+    heard : bool
+        They have come, and it waits for its turn.
+    reason : str
+        Why it was turned away while its thread waited for it to say something.
+    """
+
+    sock: socket.socket
+    deadline: float
+    heard: bool = False
+    reason: str = ""
+
+    def turn_away(self, reason: str) -> None:
+        """Wake its thread, which reports `reason`."""
+        self.reason = self.reason or reason
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+
 class Intake:
     """Accepts connections in a thread of its own until it is closed.
 
     Who comes first and speaks the protocol is the migration's source; what comes from another process (over a unix
-    socket) or another host is turned away, as is what says nothing, or nonsense, or comes a second time.
+    socket) or another host is turned away, as is what says nonsense, or comes a second time, or has not said what it is
+    after `HANDSHAKE_SECONDS`. Beyond `MAX_STRANGERS` a new connection takes the place of the oldest one: a source says
+    what it is at once.
 
     Parameters
     ----------
@@ -63,9 +97,11 @@ class Intake:
         self._listener = listener
         self._take = take
         self._refused = refused
+        self._taking = threading.Lock()
         self._lock = threading.Lock()
         self._peer: object = None
-        self._strangers: set[socket.socket] = set()
+        self._strangers: list[_Stranger] = []
+        """The oldest one first."""
         self._closed = False
         self._introductions: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._run, name="intake")
@@ -75,53 +111,78 @@ class Intake:
         self._thread.start()
 
     def close(self) -> None:
-        """Accept no more, and turn away whoever has not said what it is; `take` is not called any more then."""
+        """Accept no more, and turn away whoever has not been taken; `take` is not called any more then."""
         self._closed = True
         self._listener.close()
         with contextlib.suppress(RuntimeError):  # not started, or a signal came meanwhile: it finds the listener closed
             self._thread.join()  # from here on nobody else comes
         with self._lock:
-            for sock in self._strangers:
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+            for stranger in self._strangers:
+                stranger.turn_away("")
         for thread in self._introductions:
             thread.join()
 
     def _run(self) -> None:
         while True:
             try:
-                sock = self._listener.accept()
+                sock = self._listener.accept(self._turn_away_late())
+            except TimeoutError:
+                continue
             except OSError:
                 if self._closed:
                     return
                 continue  # that one has gone before it was accepted
-            if len(self._strangers) >= MAX_STRANGERS:
-                self._turn_away(sock, f"{MAX_STRANGERS} connections have not said yet what they are")
+            stranger = _Stranger(sock, time.monotonic() + HANDSHAKE_SECONDS)
+            if not self._find_place(stranger):
+                self._turn_away(sock, f"{MAX_STRANGERS} connections wait to be taken")
                 continue
-            with self._lock:
-                self._strangers.add(sock)
             self._introductions = [thread for thread in self._introductions if thread.is_alive()]
-            self._introductions.append(threading.Thread(target=self._introduce, args=(sock,), name="introduction"))
+            self._introductions.append(threading.Thread(target=self._introduce, args=(stranger,), name="introduction"))
             self._introductions[-1].start()
 
-    def _introduce(self, sock: socket.socket) -> None:
+    def _turn_away_late(self) -> float | None:
+        """Turn away the strangers that are late; returns the seconds until the next one will be."""
+        now = time.monotonic()
+        with self._lock:
+            silent = [stranger for stranger in self._strangers if not stranger.heard]
+            for stranger in silent:
+                if stranger.deadline <= now:
+                    stranger.turn_away(f"it has not said what it is within {HANDSHAKE_SECONDS:g} s")
+            return min((stranger.deadline - now for stranger in silent if stranger.deadline > now), default=None)
+
+    def _find_place(self, stranger: _Stranger) -> bool:
+        with self._lock:
+            if len(self._strangers) >= MAX_STRANGERS:
+                oldest = next((other for other in self._strangers if not other.heard), None)
+                if oldest is None:
+                    return False
+                oldest.turn_away(f"{MAX_STRANGERS} connections have come after it, and it has not said what it is")
+                self._strangers.remove(oldest)
+            self._strangers.append(stranger)
+        return True
+
+    def _introduce(self, stranger: _Stranger) -> None:
         try:
-            sock.settimeout(HANDSHAKE_SECONDS)
-            peer = _peer(sock)
-            connection = self._listener.greet(sock, "the source")
+            peer = _peer(stranger.sock)
+            connection = self._listener.greet(stranger.sock, "the source")
             head = _hear(connection)
-            sock.settimeout(None)
             initial = None if head == MAIN_MAGIC else wire.unpack_initial(head)
             with self._lock:
+                if stranger.reason:
+                    raise MultiFDError(stranger.reason)
+                stranger.heard = True
+            with self._taking:
+                if self._closed:
+                    raise MultiFDError("it came too late")
                 if self._peer not in (None, peer):
                     raise MultiFDError(f"it comes from {peer}, the migration from {self._peer}")
                 self._take(Arrival(connection, head, initial))
                 self._peer = peer
         except (OSError, MultiFDError) as error:
-            self._turn_away(sock, str(error))
+            self._turn_away(stranger.sock, stranger.reason or str(error))
         finally:
-            with self._lock:
-                self._strangers.discard(sock)
+            with self._lock, contextlib.suppress(ValueError):  # another one may have its place
+                self._strangers.remove(stranger)
 
     def _turn_away(self, sock: socket.socket, reason: str) -> None:
         # First the word, then the end: whoever sees a connection end can rely on its reason having been told.
@@ -146,6 +207,19 @@ def _hear(connection: Connection) -> bytes:
             if not more:
                 raise MultiFDError(f"it closed after {heard} bytes, before saying what it is")
             heard += more
+            _check_magic(bytes(head[: min(heard, len(MAIN_MAGIC))]))
         if head[:heard] == MAIN_MAGIC:
             break
     return bytes(head[:heard])
+
+
+def _check_magic(begun: bytes) -> None:
+    if MAIN_MAGIC.startswith(begun) or MULTIFD_MAGIC.startswith(begun):
+        return
+    tls = begun[0] == TLS_HANDSHAKE
+    hint = ". It is TLS: listen at tls:HOST:PORT, or turn off tls-creds in the source" if tls else ""
+    raise MultiFDError(
+        f"0x{begun.hex()}; the main channel begins with 0x{MAIN_MAGIC.hex()}, a multifd channel with "
+        f"0x{MULTIFD_MAGIC.hex()}{hint}",
+        field="magic",
+    )
