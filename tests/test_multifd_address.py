@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -114,6 +115,27 @@ def test_what_a_terminal_would_obey_is_escaped_in_messages(tmp_path: Path) -> No
 )
 def test_these_are_two_sockets(listen: str, onward: str) -> None:
     assert not is_same_socket(parse_address(listen), parse_address(onward))
+
+
+# ---- Connecting -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
+def test_connecting_to_a_listener_that_never_accepts_has_a_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily
+) -> None:
+    monkeypatch.setattr("numcodecs_qpl.multifd.address.HANDSHAKE_SECONDS", 0.5)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket(family))
+        server.bind(f"{tmp_path}/s" if family == socket.AF_UNIX else ("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket(family))
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        text = f"unix:{tmp_path}/s" if family == socket.AF_UNIX else f"tcp::{server.getsockname()[1]}"
+        with pytest.raises(MultiFDError, match=r"^cannot connect to .*: it has not accepted for 0\.5 s$"):
+            connect(parse_address(text))
 
 
 # ---- Unix sockets -----------------------------------------------------------------------------------------------

@@ -35,13 +35,14 @@ class Interrupted(threading.Event):
 def test_an_intake_whose_start_was_interrupted_can_be_closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Arrival] = []
     refused: list[str] = []
-    intake = Intake(Listener(Address("unix", f"{folder}/s")), taken.append, refused.append)
+    failures: list[Exception] = []
+    intake = Intake(Listener(Address("unix", f"{folder}/s")), taken.append, refused.append, failures.append)
     monkeypatch.setattr(intake._thread, "_started", Interrupted())
     with pytest.raises(KeyboardInterrupt):
         intake.start()
     intake.close()
     assert not (folder / "s").exists()
-    assert (taken, refused) == ([], [])
+    assert (taken, refused, failures) == ([], [], [])
 
 
 # ---- Strangers --------------------------------------------------------------------------------------------------
@@ -53,9 +54,10 @@ class Door:
     def __init__(self, tls: TLSFiles | None = None) -> None:
         self.taken: list[Arrival] = []
         self.refused: list[str] = []
+        self.failures: list[Exception] = []
         listener = Listener(Address("tls" if tls else "tcp", host="127.0.0.1"), tls)
         self.port = listener.address.port
-        self._intake = Intake(listener, self.taken.append, self.refused.append)
+        self._intake = Intake(listener, self.taken.append, self.refused.append, self.failures.append)
         self._sockets = contextlib.ExitStack()
         self._intake.start()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from uuid import UUID
 
@@ -23,7 +24,9 @@ import trustme
 from commands import PATIENCE, Command, is_listening, wait_until
 from streams import NAMES, Recording, Replay, recording
 
-from numcodecs_qpl.multifd import wire
+from numcodecs_qpl.multifd import MultiFDError, wire
+from numcodecs_qpl.multifd.address import Address, Listener
+from numcodecs_qpl.multifd.relay import Relay
 
 METHODS = ["none", "zlib", "zstd", "qpl"]
 TLS = {"--tls-cert": "a.pem", "--tls-key": "a.key", "--tls-ca": "ca.pem"}
@@ -109,6 +112,7 @@ class Sink:
         self._ended = threading.Barrier(3, action=self._close_all)
         self.contents: list[bytearray] = []
         self.sockets: list[socket.socket] = []
+        self.ends = 0  # of the connections' streams
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(str(path))
         self._server.listen(16)
@@ -128,6 +132,7 @@ class Sink:
         with contextlib.suppress(OSError):
             while more := sock.recv(1 << 16):
                 content += more
+        self.ends += 1
         with contextlib.suppress(threading.BrokenBarrierError):
             self._ended.wait(PATIENCE)
 
@@ -386,6 +391,110 @@ def test_a_signal_ends_all_and_the_line_is_still_written(
     assert source.ended() == [True] * 3
     wait_until(lambda: all(sock.fileno() < 0 for sock in sink.sockets), "the end at the destination")
     assert not (folder / "in").exists()
+
+
+@pytest.fixture(params=["unix", "tcp", "tls"])
+def silent(request: pytest.FixtureRequest, folder: Path, certificates: Path) -> Iterator[list[str]]:
+    """Options of a relay whose far end does not answer: its queue is full, or it never speaks TLS."""
+    with contextlib.ExitStack() as stack:
+        family = socket.AF_UNIX if request.param == "unix" else socket.AF_INET
+        where = f"{folder}/end" if request.param == "unix" else ("127.0.0.1", 0)
+        server = stack.enter_context(socket.socket(family))
+        server.bind(where)
+        server.listen(0)
+        if request.param == "tls":
+            yield ["--connect", f"tls:127.0.0.1:{server.getsockname()[1]}", *tls(certificates, "here")]
+            return
+        for _ in range(4):
+            sock = stack.enter_context(socket.socket(family))
+            sock.setblocking(False)
+            sock.connect_ex(server.getsockname())
+        yield ["--connect", f"unix:{where}" if request.param == "unix" else f"tcp::{server.getsockname()[1]}"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_relay_whose_far_end_does_not_answer(
+    folder: Path, silent: list[str], number: signal.Signals, status: int
+) -> None:
+    with Command("relay", "--listen", f"unix:{folder}/in", *silent, "--from", "none", "--to", "qpl") as middle:
+        source = Source(folder / "in")
+        for sock, content in zip(source.sockets, IDLE.connections, strict=True):
+            sock.sendall(content[:500])
+        time.sleep(0.5)
+        middle.signal(number)
+        signalled = time.monotonic()
+        done = middle.finish()
+        assert time.monotonic() - signalled < 2
+        assert source.ended() == [True] * 3
+        source.close()
+    assert (done.returncode, done.stderr) == (status, "")
+    assert json.loads(done.stdout)["seconds"] > 0.4
+
+
+def test_others_are_heard_while_the_far_end_does_not_answer(folder: Path, silent: list[str]) -> None:
+    with Command("relay", "--listen", f"unix:{folder}/in", *silent, "--from", "none", "--to", "qpl") as middle:
+        source = Source(folder / "in")
+        source.sockets[0].sendall(IDLE.main[:500])
+        source.sockets[1].sendall(b"GET / HTTP/1.1\r\n" + bytes(64))
+        source.sockets[1].settimeout(5)
+        assert Source._ends(source.sockets[1])
+        source.close()
+        middle.signal(signal.SIGTERM)
+        assert "refused a connection: magic" in middle.finish().stderr
+
+
+def test_channels_are_opened_onward_in_the_order_that_they_came(folder: Path, sink: Sink) -> None:
+    with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "qpl"):
+        source = Source(folder / "in")
+        openings = [content[:64] for content in IDLE.channels]
+        for sock, opening in zip(source.sockets[1:], openings, strict=True):
+            sock.sendall(opening)
+            time.sleep(0.3)
+        source.sockets[0].sendall(IDLE.main[:500])
+        wait_until(lambda: len(sink.contents) == 3 and all(sink.contents), "all connections")
+        source.close()
+    assert [bytes(content) for content in sink.contents[1:]] == openings
+
+
+def run_in_process(run: Callable[[], object]) -> tuple[threading.Thread, list[BaseException]]:
+    """A thread that calls `run`, and what it raises."""
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            run()
+        except BaseException as error:
+            raised.append(error)
+
+    return threading.Thread(target=call), raised
+
+
+@pytest.mark.parametrize("which", range(11))
+def test_a_thread_that_cannot_be_started_ends_the_run_and_all_connections(
+    folder: Path, sink: Sink, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    middle = Relay(Listener(Address("unix", f"{folder}/in")), Address("unix", f"{folder}/end"), "none", "qpl")
+    runner, raised = run_in_process(middle.run)
+    source = Source(folder / "in")
+    start, count = threading.Thread.start, itertools.count()
+
+    def limited(thread: threading.Thread) -> None:
+        if "(" not in thread.name and next(count) == which:  # the others are the test's own
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    start(runner)
+    for sock, content in zip(source.sockets, IDLE.connections, strict=True):
+        with contextlib.suppress(OSError):
+            sock.sendall(content[:500])
+    runner.join(PATIENCE)
+    assert not runner.is_alive()
+    assert re.search("cannot start a thread: can't start new thread. Raise the limit", str(raised[0]))
+    assert isinstance(raised[0], MultiFDError)
+    assert source.ended() == [True] * 3
+    source.close()
+    wait_until(lambda: sink.ends == len(sink.sockets), "the end at the destination")
 
 
 def test_a_signal_before_anybody_came_ends_it_too(folder: Path) -> None:

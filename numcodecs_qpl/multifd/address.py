@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import select
 import shlex
 import socket
 import ssl
 import stat
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
@@ -22,6 +27,7 @@ HANDSHAKE_SECONDS = 30.0
 BACKLOG = 64
 MAX_PORT = 65535
 ANY_IPV4 = "0.0.0.0"  # noqa: S104, as it is compared and not bound
+TICK = 0.1  # seconds between two looks at whether connecting was aborted
 
 
 @dataclass(frozen=True)
@@ -231,8 +237,44 @@ class Listener:
         self._socket.close()
 
 
-def connect(address: Address, tls: TLSFiles | None = None) -> Connection:
+class Abort:
+    """Ends a `connect` from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._called = False
+        self._socket: socket.socket | None = None
+
+    def __call__(self) -> None:
+        """End the attempt that is going on, and every later one, with an error."""
+        with self._lock:
+            self._called = True
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)  # wakes TLS's handshake
+
+    def watch(self, sock: socket.socket) -> None:
+        """Name the socket of the attempt that begins."""
+        with self._lock:
+            self._socket = sock
+
+    def check(self) -> None:
+        """Raise ConnectionAbortedError if `abort` was called."""
+        if self._called:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "connecting was aborted")
+
+
+def connect(address: Address, tls: TLSFiles | None = None, abort: Abort | None = None) -> Connection:
     """Connect to `address`.
+
+    Parameters
+    ----------
+    address : Address
+        The far end.
+    tls : TLSFiles, optional
+        Needed for a "tls" address.
+    abort : Abort, optional
+        ``abort()`` in another thread ends this within a tenth of a second, name resolution excepted.
 
     Raises
     ------
@@ -240,10 +282,12 @@ def connect(address: Address, tls: TLSFiles | None = None) -> Connection:
         If nobody answers, or, with TLS, it is not who it should be.
     """
     context = tls_context(address, tls, server=False)
+    abort = abort or Abort()
     try:
-        sock = _connected(address)
+        sock = _connected(address, abort)
         try:
             connection = _greet(sock, str(address), context, address.host)
+            abort.check()
         except (OSError, PeerClosedError):
             sock.close()
             raise
@@ -256,12 +300,36 @@ def connect(address: Address, tls: TLSFiles | None = None) -> Connection:
     return connection
 
 
-def _connected(address: Address) -> socket.socket:
-    if address.kind != "unix":
-        return socket.create_connection((address.host, address.port), HANDSHAKE_SECONDS)
-    sock = socket.socket(socket.AF_UNIX)
+def _connected(address: Address, abort: Abort) -> socket.socket:
+    if address.kind == "unix":
+        return _connected_to(socket.AF_UNIX, address.path, abort)
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    *others, last = [(family, where) for family, _, _, _, where in found]
+    for family, where in others:
+        with contextlib.suppress(OSError):
+            return _connected_to(family, where, abort)
+    return _connected_to(*last, abort)
+
+
+def _connected_to(family: socket.AddressFamily, where: Any, abort: Abort) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.connect(address.path)
+        abort.watch(sock)
+        sock.setblocking(False)
+        deadline = time.monotonic() + HANDSHAKE_SECONDS
+        poll = select.poll()
+        poll.register(sock, select.POLLOUT)
+        while code := sock.connect_ex(where):
+            if code not in (errno.EAGAIN, errno.EINPROGRESS, errno.EALREADY):
+                raise OSError(code, os.strerror(code))
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, f"it has not accepted for {HANDSHAKE_SECONDS:g} s")
+            abort.check()
+            if code == errno.EAGAIN:  # the queue of a unix socket is full: poll cannot tell when there is room
+                time.sleep(TICK)
+            else:
+                poll.poll(TICK * 1000)
+        sock.settimeout(HANDSHAKE_SECONDS)
     except OSError:
         sock.close()
         raise

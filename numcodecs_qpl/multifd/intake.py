@@ -18,6 +18,7 @@ from numcodecs_qpl.multifd import wire
 from numcodecs_qpl.multifd.address import HANDSHAKE_SECONDS, Listener
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.threads import NoThreadError, start
 
 MAIN_MAGIC = b"QEVM"
 MULTIFD_MAGIC = wire.MAGIC.to_bytes(4, "big")
@@ -91,13 +92,22 @@ class Intake:
         wanted, and is then done with it.
     refused : callable
         ``refused(reason)`` is told of each that was turned away.
+    failed : callable
+        ``failed(error)`` is told that no thread could be started for a connection, which ends the migration.
     """
 
-    def __init__(self, listener: Listener, take: Callable[[Arrival], None], refused: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        take: Callable[[Arrival], None],
+        refused: Callable[[str], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
         self._listener = listener
         self._take = take
         self._refused = refused
         self._taking = threading.Lock()
+        self._failed = failed
         self._lock = threading.Lock()
         self._peer: object = None
         self._strangers: list[_Stranger] = []
@@ -108,7 +118,7 @@ class Intake:
 
     def start(self) -> None:
         """Begin to accept."""
-        self._thread.start()
+        start(self._thread)
 
     def close(self) -> None:
         """Accept no more, and turn away whoever has not been taken; `take` is not called any more then."""
@@ -137,8 +147,14 @@ class Intake:
                 self._turn_away(sock, f"{MAX_STRANGERS} connections wait to be taken")
                 continue
             self._introductions = [thread for thread in self._introductions if thread.is_alive()]
-            self._introductions.append(threading.Thread(target=self._introduce, args=(stranger,), name="introduction"))
-            self._introductions[-1].start()
+            try:
+                thread = threading.Thread(target=self._introduce, args=(stranger,), name="introduction")
+                self._introductions.append(start(thread))
+            except NoThreadError as error:
+                with self._lock:
+                    self._strangers.remove(stranger)
+                sock.close()
+                self._failed(error)
 
     def _turn_away_late(self) -> float | None:
         """Turn away the strangers that are late; returns the seconds until the next one will be."""
@@ -178,6 +194,9 @@ class Intake:
                     raise MultiFDError(f"it comes from {peer}, the migration from {self._peer}")
                 self._take(Arrival(connection, head, initial))
                 self._peer = peer
+        except NoThreadError as error:
+            stranger.sock.close()
+            self._failed(error)
         except (OSError, MultiFDError) as error:
             self._turn_away(stranger.sock, stranger.reason or str(error))
         finally:

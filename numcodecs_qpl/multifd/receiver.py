@@ -23,6 +23,7 @@ from numcodecs_qpl.multifd.methods import MultiFDPages
 from numcodecs_qpl.multifd.output import Output
 from numcodecs_qpl.multifd.ram import RAMBlock
 from numcodecs_qpl.multifd.rounds import Rounds
+from numcodecs_qpl.multifd.threads import start
 
 MAIN = "main"
 TICK = 0.1  # seconds between two looks at whether anything still comes
@@ -103,7 +104,7 @@ class Receiver(RAMSink):
         self._uuid = uuid
         self._uuid_source = "--uuid says"
         self._timeout = timeout
-        self._intake = Intake(listener, self._take, refused)
+        self._intake = Intake(listener, self._take, refused, self._fail)
         self._rounds = Rounds({MAIN, *range(channels)}, self._check_round)
         self._connections: dict[int | str, Connection] = {}
         self._threads: list[threading.Thread] = []
@@ -198,8 +199,7 @@ class Receiver(RAMSink):
             self._started = time.monotonic()
         self._connections[party] = arrival.connection
         thread = threading.Thread(target=self._guard, args=(party, arrival.connection), name=f"{party}")
-        self._threads.append(thread)
-        thread.start()
+        self._threads.append(start(thread))
 
     def _agree_on_uuid(self, uuid: UUID, party: int | str, source: str) -> None:
         with self._changed:
@@ -220,11 +220,15 @@ class Receiver(RAMSink):
             if isinstance(error, MultiFDError):
                 error.locate(party)
         with self._changed:
+            self._running.discard(party)
+            self._fail(error)
+        self._rounds.leave(party)
+
+    def _fail(self, error: Exception | None) -> None:
+        with self._changed:
             if self._error is None:
                 self._error = error
-            self._running.discard(party)
             self._changed.notify_all()
-        self._rounds.leave(party)
 
     def _receive_main(self, connection: Connection) -> None:
         stream = io.BufferedReader(_Incoming(connection))

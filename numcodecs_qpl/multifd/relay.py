@@ -1,12 +1,14 @@
 """Stands between two QEMUs, or between a QEMU and another relay, and recodes the pages on their way.
 
-Each connection that comes is opened onward. The main channel passes untouched both ways; of a multifd channel each
-packet is decoded with one method and encoded with another. A thread has one direction of one connection: it reads a
-packet, then writes it, and so what is in memory is one packet a channel, however slow the far side is.
+Each connection that comes is opened onward, by one thread, which no other waits for. The main channel passes untouched
+both ways; of a multifd channel each packet is decoded with one method and encoded with another. A thread has one
+direction of one connection: it reads a packet, then writes it, and so what is in memory is one packet a channel,
+however slow the far side is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -18,17 +20,20 @@ import numpy as np
 
 from numcodecs_qpl import _core
 from numcodecs_qpl.multifd import wire
-from numcodecs_qpl.multifd.address import Address, Listener, TLSFiles, connect
+from numcodecs_qpl.multifd.address import Abort, Address, Listener, TLSFiles, connect
 from numcodecs_qpl.multifd.channel import RecvChannel, SendChannel
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
 from numcodecs_qpl.multifd.intake import Arrival, Intake
 from numcodecs_qpl.multifd.methods import MigrationParameters, MultiFDPages, SendParams, get_ops
 from numcodecs_qpl.multifd.ram import RAMBlock
+from numcodecs_qpl.multifd.threads import start
 from numcodecs_qpl.multifd.vmdescription import DescriptionFinder
 
 MAIN = "main"
 PIECE = 64 * 1024  # bytes that are passed on at a time where nothing is recoded
+TICK = 0.1  # seconds between two looks at whether a signal came
+OPENER_SECONDS = 1.0  # how long the end waits for name resolution, which nothing can interrupt
 
 
 @dataclass
@@ -123,15 +128,20 @@ class Relay:
         self._parameters = parameters or MigrationParameters()
         self._page_size = page_size
         self._path = _core.path_in_force()
-        self._connect = partial(connect, onward, tls)
-        self._intake = Intake(listener, self._take, refused)
-        self._waiting: list[Arrival] = []
+        self._abort = Abort()
+        self._connect = partial(connect, onward, tls, self._abort)
+        self._intake = Intake(listener, self._take, refused, self._fail)
+        # A daemon: name resolution may keep it longer than the process should live.
+        self._opener = threading.Thread(target=self._open_waiting, name="opener", daemon=True)
+        self._waiting: list[Arrival] = []  # not opened onward yet; the main connection is the first
         self._initial: dict[int, wire.InitialPacket] = {}
         self._pairs: dict[int | str, _Pair] = {}
         self._threads: list[threading.Thread] = []
-        self._running = 0
+        self._running = 0  # directions of the connections that have come, of those that wait too
         self._changed = threading.Condition()
         self._error: Exception | None = None
+        self._main_came = False
+        self._ended = False
         self._complete = False  # all that matters of the main channel has come
         self._started = 0.0
         self._cpu_started = 0.0
@@ -146,24 +156,37 @@ class Relay:
             before the migration was complete. Whatever is raised, all connections were ended before.
         """
         try:
+            start(self._opener)
             self._intake.start()
-            with self._changed:
-                self._changed.wait_for(lambda: self._error or (self._pairs and not self._running))
+            while not self._over():
+                pass
         finally:
             # First of all, so that both QEMUs know at once.
-            for pair in list(self._pairs.values()):
-                pair.abort()
-            self._intake.close()
-            for arrival in self._waiting:
-                arrival.connection.close()
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+            self._abort()
             for pair in self._pairs.values():
                 pair.abort()
+            self._intake.close()
+            with contextlib.suppress(RuntimeError):  # it was not started
+                self._opener.join(OPENER_SECONDS)
+            for arrival in self._waiting:
+                arrival.connection.close()
             for thread in self._threads:
                 thread.join()
             for pair in self._pairs.values():
                 pair.close()
         if self._error is not None:
             raise self._error
+
+    def _over(self) -> bool:
+        """Wait a little; return True if all has come to its end."""
+        # Not for ever: a signal that another thread takes, or that comes just before the wait, does not wake this one.
+        with self._changed:
+            return bool(
+                self._changed.wait_for(lambda: self._error or (self._main_came and not self._running), timeout=TICK)
+            )
 
     def statistics(self) -> dict[str, Any]:
         """What was done.
@@ -187,8 +210,8 @@ class Relay:
             "bytes_in": bytes_in,
             "bytes_out": bytes_out,
             "ratio": round(bytes_in / bytes_out, 4) if bytes_out else None,
-            "seconds": round(time.monotonic() - self._started, 3) if pairs else 0.0,
-            "cpu_seconds": round(time.process_time() - self._cpu_started, 3) if pairs else 0.0,
+            "seconds": round(time.monotonic() - self._started, 3) if self._main_came else 0.0,
+            "cpu_seconds": round(time.process_time() - self._cpu_started, 3) if self._main_came else 0.0,
             "path": self._path,
             "blocks": {path: done[path] for path in ("hardware", "software", "fallback")},
         }
@@ -196,50 +219,55 @@ class Relay:
     # ---- Connections ----
 
     def _take(self, arrival: Arrival) -> None:
-        if arrival.initial is None:
-            if MAIN in self._pairs:
-                raise MultiFDError("a connection for it is there already", channel=MAIN)
-            self._started = time.monotonic()
-            self._cpu_started = time.process_time()
-            self._open(MAIN, arrival, self._pass_main)
-            while self._waiting:
-                waiting = self._waiting.pop()
-                try:
-                    self._open_channel(waiting)
-                except MultiFDError:  # which `run` raises
-                    waiting.connection.close()
-            return
         initial = arrival.initial
-        if initial.id in self._initial:
-            raise MultiFDError("a connection for it is there already", channel=initial.id)
-        if any(other.uuid != initial.uuid for other in self._initial.values()):
-            raise MultiFDError(f"{initial.uuid} is not that of the other channels", field="uuid", channel=initial.id)
-        self._initial[initial.id] = initial
-        if MAIN in self._pairs:
-            self._open_channel(arrival)
-        else:
-            # QEMU up to 7.2 takes the first connection for the main one, so the others wait for it.
-            self._waiting.append(arrival)
-
-    def _open_channel(self, arrival: Arrival) -> None:
-        if arrival.initial is not None:
-            self._open(arrival.initial.id, arrival, partial(self._recode, arrival.initial.id))
-
-    def _open(self, party: int | str, arrival: Arrival, forward: Callable[..., None]) -> None:
-        try:
-            pair = _Pair(arrival.connection, self._connect())
-        except MultiFDError as error:
-            self._fail(error, party)
-            raise
-        works = (partial(forward, head=arrival.head), self._pass_back)
         with self._changed:
-            # Together, as a pair of which nothing runs has come to its end.
+            if initial is None:
+                if self._main_came:
+                    raise MultiFDError("a connection for it is there already", channel=MAIN)
+                self._started = time.monotonic()
+                self._cpu_started = time.process_time()
+                self._main_came = True
+                # QEMU up to 7.2 takes the first connection for the main one.
+                self._waiting.insert(0, arrival)
+            else:
+                if initial.id in self._initial:
+                    raise MultiFDError("a connection for it is there already", channel=initial.id)
+                if any(other.uuid != initial.uuid for other in self._initial.values()):
+                    raise MultiFDError(
+                        f"{initial.uuid} is not that of the other channels", field="uuid", channel=initial.id
+                    )
+                self._initial[initial.id] = initial
+                self._waiting.append(arrival)
+            self._running += 2
+            self._changed.notify_all()
+
+    def _open_waiting(self) -> None:
+        """Open onward what has come: the main connection, then the others in the order that they came."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended or (self._main_came and self._waiting))
+                if self._ended:
+                    return
+                arrival = self._waiting[0]
+            party = MAIN if arrival.initial is None else arrival.initial.id
+            try:
+                self._open(party, arrival)
+            except Exception as error:  # of whatever kind: `run` raises it, and nobody waits for this thread
+                self._fail(error, party)
+                return
+
+    def _open(self, party: int | str, arrival: Arrival) -> None:
+        pair = _Pair(arrival.connection, self._connect())
+        forward = self._pass_main if arrival.initial is None else partial(self._recode, arrival.initial.id)
+        with self._changed:
+            if self._ended:
+                pair.close()
+                return
+            self._waiting.pop(0)
             self._pairs[party] = pair
-            self._running += len(works)
-        for work in works:
-            thread = threading.Thread(target=self._guard, args=(work, pair, party), name=f"{party}")
-            self._threads.append(thread)
-            thread.start()
+            for work in (partial(forward, head=arrival.head), self._pass_back):
+                thread = threading.Thread(target=self._guard, args=(work, pair, party), name=f"{party}")
+                self._threads.append(start(thread))
 
     def _guard(self, work: Callable[[_Pair], None], pair: _Pair, party: int | str) -> None:
         try:
@@ -255,8 +283,8 @@ class Relay:
                 self._running -= 1
                 self._changed.notify_all()
 
-    def _fail(self, error: Exception, party: int | str) -> None:
-        if isinstance(error, MultiFDError):
+    def _fail(self, error: Exception, party: int | str | None = None) -> None:
+        if isinstance(error, MultiFDError) and party is not None:
             error.locate(party)
         with self._changed:
             if self._error is None:
