@@ -70,6 +70,12 @@ class Network:
     ) -> None:
         self._remove()
 
+    def cut(self) -> None:
+        """Lose every frame from now on, without either side being told: they go to a device that is not there."""
+        for name, address in ((self.source, self.destination_address), (self.destination, self.source_address)):
+            nobody = ["lladdr", "02:00:00:00:00:01", "nud", "permanent"]
+            _ip("-n", name, "neighbour", "replace", address, *nobody, "dev", DEVICE)
+
     def port(self) -> int:
         """A port that has not been used here."""
         self._port += 1

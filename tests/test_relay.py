@@ -22,6 +22,8 @@ import numpy as np
 import pytest
 import trustme
 from commands import PATIENCE, Command, is_listening, wait_until
+from network import Network, inside
+from programs import need
 from streams import NAMES, Recording, Replay, recording
 
 from numcodecs_qpl.multifd import MultiFDError, wire
@@ -525,6 +527,60 @@ def test_stats_that_cannot_be_written_are_an_error(folder: Path, sink: Sink) -> 
     assert said == f"numcodecs-qpl: error: {stats} cannot be written: No such file or directory\n"
 
 
+# ---- What stands still ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "with data on its way"])
+def test_relays_end_when_the_link_between_them_was_cut(folder: Path, sink: Sink, busy: bool) -> None:
+    need("ip")
+    with Network() as network:
+        between = f"tcp:{network.destination_address}:{network.port()}"
+        ways = ((between, f"unix:{folder}/end", network.destination), (f"unix:{folder}/in", between, network.source))
+        with contextlib.ExitStack() as stack:
+            relays = [
+                stack.enter_context(
+                    Command(
+                        *("relay", "--listen", listen, "--connect", connect, "--from", "none", "--to", "none"),
+                        *("--link-timeout", "3"),
+                        prefix=inside(namespace),
+                    )
+                )
+                for listen, connect, namespace in ways
+            ]
+            source = Source(folder / "in")
+            for sock, content in zip(source.sockets, IDLE.connections, strict=True):
+                sock.sendall(content[:500])
+            wait_until(lambda: sorted(map(len, sink.contents)) == [64, 64, 500], "all connections")
+            network.cut()
+            if busy:
+                source.sockets[0].sendall(IDLE.main[500:5000])
+            started = time.monotonic()
+            for middle in relays:
+                status, line, said = middle.finish_relay()
+                assert (status, line["ended"]) == (1, "failed")
+                assert "broke: Connection timed out" in said
+            assert 2 < time.monotonic() - started < 10
+            assert source.ended() == [True] * 3
+            source.close()
+
+
+def test_a_migration_on_which_nothing_passes_ends_after_the_timeout(folder: Path, sink: Sink) -> None:
+    with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "qpl", "--timeout", "2") as middle:
+        time.sleep(2.5)  # nobody has come: this does not count
+        source = Source(folder / "in")
+        for size in range(100, 400, 100):
+            source.sockets[0].sendall(IDLE.main[size - 100 : size])
+            time.sleep(1)
+        last = time.monotonic()
+        status, line, said = middle.finish_relay()
+        assert 0.5 < time.monotonic() - last < 5
+        assert source.ended() == [True] * 3
+        source.close()
+    assert (status, line["ended"]) == (1, "failed")
+    assert "nothing passed for 2 s" in said
+
+
 # ---- Who may come -----------------------------------------------------------------------------------------------
 
 
@@ -762,6 +818,9 @@ def test_a_tls_connection_that_is_cut_is_no_clean_end(folder: Path, sink: Sink, 
         ({"--listen": "udp:1"}, "invalid address 'udp:1'"),
         ({"--connect": "tcp:host"}, "invalid address 'tcp:host'"),
         ({"--from": "xbzrle"}, "invalid choice: 'xbzrle'"),
+        ({"--timeout": "0"}, "0 is no number of seconds above 0"),
+        ({"--link-timeout": "0"}, "0 is not a whole number of seconds from 1 to 32767"),
+        ({"--link-timeout": "32768"}, "32768 is not a whole number of seconds from 1 to 32767"),
         ({"--page-size": "1000"}, "page_size is 1000; it must be a power of two"),
         ({"--listen": "tls::1"}, "tls:127.0.0.1:1 needs --tls-cert, --tls-key and --tls-ca"),
         ({"--connect": "tls::1", "--tls-cert": "a.pem"}, "tls:127.0.0.1:1 needs --tls-cert, --tls-key and --tls-ca"),

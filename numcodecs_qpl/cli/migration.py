@@ -30,6 +30,7 @@ TERMINATED = 143
 """Exit status after SIGTERM: a shell's own for it."""
 
 MAX_CHANNELS = 255
+MAX_LINK_SECONDS = 32767  # Linux's limit of TCP_KEEPIDLE
 INSTALL = 'pip install "numcodecs-qpl[migration]"'
 METHODS = [method.value for method in MultiFDCompression]
 
@@ -169,6 +170,21 @@ def add_relay(commands: Commands) -> None:
         action=argparse.BooleanOptionalAction,
         help="a listener wants a certificate of who connects (the default)",
     )
+    command.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=600.0,
+        metavar="S",
+        help="give up when nothing has passed for S seconds; counts from the first connection (default: 600)",
+    )
+    command.add_argument(
+        "--link-timeout",
+        type=_whole_seconds,
+        default=120,
+        metavar="S",
+        help="end when the other host has acknowledged nothing, or taken nothing, on a tcp or tls connection for S "
+        f"seconds, 1 to {MAX_LINK_SECONDS} (default: 120)",
+    )
     command.add_argument("--stats", type=Path, metavar="FILE", help="write the line of JSON to FILE too")
     _add_page_size(command)
     command.set_defaults(run=lambda arguments: _relay(arguments, command))
@@ -194,6 +210,8 @@ def _relay(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> i
                 parameters=MigrationParameters(huffman=arguments.huffman or "fixed"),
                 tls=tls,
                 page_size=arguments.page_size,
+                timeout=arguments.timeout,
+                link_timeout=arguments.link_timeout,
                 refused=_say_refused,
             )
             return _run_relay(relay, arguments.stats, held.close)
@@ -301,6 +319,12 @@ def _seconds(text: str) -> float:
         if 0 < float(text) < float("inf"):
             return float(text)
     raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+
+
+def _whole_seconds(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= MAX_LINK_SECONDS):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of seconds from 1 to {MAX_LINK_SECONDS}")
+    return int(text)
 
 
 def _page_size(text: str) -> int:

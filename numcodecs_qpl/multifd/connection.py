@@ -42,7 +42,25 @@ class Connection:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER)
         else:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def limit_silence(self, seconds: int) -> None:
+        """Break the connection when the far host has acknowledged nothing, or taken nothing, for `seconds`.
+
+        An idle link is probed after half of that time. A unix socket has no link that could die: nothing is changed.
+        """
+        if self._socket.family == socket.AF_UNIX:
+            return
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            (socket.TCP_KEEPIDLE, max(1, seconds // 2)),
+            (socket.TCP_KEEPINTVL, max(1, seconds // 6)),
+            (socket.TCP_KEEPCNT, 3),
+            (
+                socket.TCP_USER_TIMEOUT,
+                seconds * 1000,
+            ),  # milliseconds; keepalive does not probe while data is on its way
+        ):
+            self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def read_some(self, view: memoryview) -> int:
         """Read what is there, at least one byte, into `view`; 0 where the stream has ended.

@@ -101,6 +101,11 @@ class Relay:
         For an `onward` of kind "tls".
     page_size : int
         Bytes in a page of the guest.
+    timeout : float
+        Seconds after which it is an error that nothing passes on any connection. They count from the first connection
+        on.
+    link_timeout : int
+        Seconds after which a TCP connection breaks whose far host acknowledges nothing.
     refused : callable
         ``refused(reason)`` is told of each connection that was turned away.
 
@@ -120,6 +125,8 @@ class Relay:
         parameters: MigrationParameters | None = None,
         tls: TLSFiles | None = None,
         page_size: int = 4096,
+        timeout: float = 600.0,
+        link_timeout: int = 120,
         refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.counts = RelayCounts()
@@ -127,6 +134,8 @@ class Relay:
         self._encode = get_ops(encode)
         self._parameters = parameters or MigrationParameters()
         self._page_size = page_size
+        self._timeout = timeout
+        self._link_timeout = link_timeout
         self._path = _core.path_in_force()
         self._abort = Abort()
         self._connect = partial(connect, onward, tls, self._abort)
@@ -152,14 +161,19 @@ class Relay:
         Raises
         ------
         MultiFDError
-            If a packet breaks the protocol, the far side cannot be reached, a connection broke, or the source ended
-            before the migration was complete. Whatever is raised, all connections were ended before.
+            If a packet breaks the protocol, the far side cannot be reached, a connection broke, nothing passed for
+            `timeout`, or the source ended before the migration was complete. Whatever is raised, all connections were
+            ended before.
         """
         try:
             start(self._opener)
             self._intake.start()
+            quiet_since, seen = time.monotonic(), 0
             while not self._over():
-                pass
+                if self._received() > seen or not self._running:
+                    quiet_since, seen = time.monotonic(), self._received()
+                elif time.monotonic() - quiet_since > self._timeout:
+                    raise MultiFDError(f"nothing passed for {self._timeout:g} s")
         finally:
             # First of all, so that both QEMUs know at once.
             with self._changed:
@@ -187,6 +201,9 @@ class Relay:
             return bool(
                 self._changed.wait_for(lambda: self._error or (self._main_came and not self._running), timeout=TICK)
             )
+
+    def _received(self) -> int:
+        return sum(pair.source.received + pair.onward.received for pair in list(self._pairs.values()))
 
     def statistics(self) -> dict[str, Any]:
         """What was done.
@@ -264,6 +281,8 @@ class Relay:
                 pair.close()
                 return
             self._waiting.pop(0)
+            for connection in (pair.source, pair.onward):
+                connection.limit_silence(self._link_timeout)
             self._pairs[party] = pair
             for work in (partial(forward, head=arrival.head), self._pass_back):
                 thread = threading.Thread(target=self._guard, args=(work, pair, party), name=f"{party}")
