@@ -7,6 +7,7 @@ import re
 import shutil
 from functools import cache
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -191,7 +192,7 @@ def test_a_flipped_bit_of_an_opening_has_the_connection_turned_away(number: int)
         content = bytearray(connections[number])
         content[at] ^= 0x80
         connections[number] = bytes(content)
-        outcome = run(connections, timeout=QUIET)
+        outcome = run(connections, timeout=QUIET, uuid=UUID(int=0))
         assert len(outcome.refused) == 1
         assert f"these did not connect: {'main' if number == 0 else 0}" in str(outcome.error)
 
