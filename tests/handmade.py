@@ -23,7 +23,7 @@ from streams import Replay
 
 from numcodecs_qpl.multifd import MultiFDError
 from numcodecs_qpl.multifd.address import Address, Listener
-from numcodecs_qpl.multifd.output import OUTPUTS
+from numcodecs_qpl.multifd.output import MAX_DEVICE_STATE, OUTPUTS
 from numcodecs_qpl.multifd.receiver import Receiver
 
 PAGE = 4096
@@ -290,10 +290,18 @@ class Feed:
         Of the receiver.
     """
 
-    def __init__(self, folder: Path, *, channels: int = 2, output: str = "raw", **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        channels: int = 2,
+        output: str = "raw",
+        max_device_state: int = MAX_DEVICE_STATE,
+        **options: Any,
+    ) -> None:
         self.path = folder / "s"
         self.outcome = Outcome(folder / "out")
-        made = OUTPUTS[output](self.outcome.out, PAGE)
+        made = OUTPUTS[output](self.outcome.out, PAGE, max_device_state)
         listener = Listener(Address("unix", path=str(self.path)))
         options = {"timeout": PATIENCE, "refused": self.outcome.refused.append, **options}
         self.receiver = Receiver(listener, made, channels, **options)

@@ -629,6 +629,8 @@ def receiving(folder: Path) -> bool:
         (["--listen", "udp:1"], "invalid address 'udp:1'"),
         (["--listen", "tcp:host:65536"], "invalid address 'tcp:host:65536'"),
         (["--timeout", "0"], "0 is no number of seconds above 0"),
+        (["--max-device-state", "0"], "'0' is not a whole number of MiB above 0"),
+        (["--max-device-state", "2.5"], "'2.5' is not a whole number of MiB above 0"),
         (["--timeout", "nan"], "nan is no number of seconds above 0"),
         (["--uuid", "1234"], "invalid UUID value: '1234'"),
         (["--format", "hdf5"], "invalid choice: 'hdf5'"),

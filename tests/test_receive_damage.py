@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import re
 import shutil
+import socket
+import subprocess
 from functools import cache
 from pathlib import Path
 from uuid import UUID
@@ -12,7 +17,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 import zarr
-from commands import Command
+from commands import Command, wait_until
 from handmade import (
     HEADER,
     MEM_SIZE,
@@ -275,12 +280,113 @@ def test_blocks_that_there_is_no_room_for_together_are_an_error(monkeypatch: pyt
     assert "are free in" in str(failure(source.connections))
 
 
-def test_a_list_of_blocks_without_end_is_an_error() -> None:
+@pytest.mark.parametrize("records", [1, 5])
+def test_blocks_without_end_are_an_error_in_one_record_and_in_several(records: int) -> None:
+    each = 5000 // records
     source = Migration("none")
-    source.main["mem size"] = u64(1 << 40 | MEM_SIZE)
-    source.main["used_length"] += b"".join(named(b"%d" % number) + u64(PAGE) for number in range(5000))
+    source.main["used_length"] += b"".join(
+        u64(each * PAGE | MEM_SIZE)
+        + b"".join(named(b"%d" % number) + u64(PAGE) for number in range(record * each, (record + 1) * each))
+        for record in range(records)
+    )
     with bounded_memory():
-        assert "the list has more in it than it should" in str(failure(source.connections))
+        assert "more than 4096 RAM blocks" in str(failure(source.connections))
+
+
+# ---- A disk that is full ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", ["raw", "zarr"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_page_that_the_disk_has_no_room_for_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, method: str, output: str
+) -> None:
+    reserved: list[tuple[int, int]] = []
+
+    def fallocate(fd: int, offset: int, size: int) -> None:
+        reserved.append((offset // PAGE, size // PAGE))
+        if offset == 139 * PAGE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", fallocate)
+    error = receive(folder, Migration(method).connections, output=output).error
+    assert isinstance(error, MultiFDError)
+    assert not (folder / "out").exists()
+    assert re.search("no room for RAM block 'm' in .*/out: No space left on device; make room", str(error))
+    # Each page once, neighbours together, and none of zeros.
+    assert set(reserved) <= {(0, 128), (128, 1), (130, 2), (139, 1), (150, 1), (151, 1)}
+    assert len(set(reserved)) == len(reserved)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ("before a page", "no room for RAM block 'm' in .*: No space left on device"),
+        ("before device state", "cannot be written: .*No space left on device"),
+        ("before the source ends too early", "main channel: the source ended before the description"),
+    ],
+)
+def test_a_disk_that_others_have_filled_ends_the_command_with_an_error(tmp_path: Path, when: str, message: str) -> None:
+    source = recording("qemu-11.0.92-none-dirty")
+    in_ram = when == "before a page"
+    at = 50_000 if in_ram else len(source.main) - 100
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "small", small], check=True)
+    try:
+        words = ["--listen", f"unix:{tmp_path}/s", "--channels", "2", "--output", f"{small}/out"]
+        with Command("receive", *words) as receiver, socket.socket(socket.AF_UNIX) as main:
+            main.connect(f"{tmp_path}/s")
+            main.sendall(source.main[:at])
+            channels = [Replay(tmp_path / "s", source.channels[:1] if in_ram else source.channels)]
+            wait_until(lambda: list(small.glob(f"out/*/{'m' if in_ram else 'device-state'}.bin")), "the output")
+            with (small / "others").open("wb", 0) as others, contextlib.suppress(OSError):
+                while others.write(bytes(PAGE)):
+                    pass
+            if in_ram:
+                channels.append(Replay(tmp_path / "s", source.channels[1:]))
+            with contextlib.suppress(OSError):
+                main.sendall(b"" if when.endswith("early") else source.main[at:])
+                main.shutdown(socket.SHUT_WR)
+            done = receiver.finish()
+            for channel in channels:
+                channel.join()
+        assert done.returncode == 1
+        assert re.search(message, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert [path.name for path in small.iterdir()] == ["others"]
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+# ---- Device state -----------------------------------------------------------------------------------------------
+
+
+def test_device_state_is_bounded_over_all_channels() -> None:
+    main, *channels = Migration("none").connections
+    state = device_state(b"vfio", bytes(100_000))
+    connections = [main, *(channel[:64] + state + channel[64:] for channel in channels)]
+    kept = 2 * len(state)
+    assert "the device state has more than" in str(failure(connections, max_device_state=kept))
+    in_devices = len(main) - main.index(b"\x04" + u32(3) + named(b"cpu"))
+    assert run(connections, max_device_state=kept + in_devices).error is None
+    assert failure(connections, max_device_state=kept + in_devices - 1)
+
+
+def test_the_command_has_an_option_for_more_device_state(folder: Path) -> None:
+    main, *channels = Migration("none").connections
+    large = [main, *(channel[:64] + device_state(b"vfio", bytes(1 << 20)) + channel[64:] for channel in channels)]
+    words = ["--listen", f"unix:{folder}/s", "--channels", "2", "--output", f"{folder}/out", "--max-device-state"]
+    with Command("receive", *words, "1") as receiver:
+        Replay(folder / "s", large).join()
+        done = receiver.finish()
+    assert done.returncode == 1
+    assert "the device state has more than 1048576 bytes" in done.stderr
+    assert "raise --max-device-state" in done.stderr
+    with Command("receive", *words, "3") as receiver:
+        Replay(folder / "s", large).join()
+        assert receiver.finish().returncode == 0
 
 
 # ---- Names ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from numcodecs_qpl.cli.common import OK, examples, failed, missing
 from numcodecs_qpl.files import write_whole
 from numcodecs_qpl.multifd import MigrationParameters, MultiFDCompression, MultiFDError
 from numcodecs_qpl.multifd.address import Address, Listener, TLSFiles, is_same_socket, parse_address, tls_context
-from numcodecs_qpl.multifd.output import OUTPUTS
+from numcodecs_qpl.multifd.output import MAX_DEVICE_STATE, OUTPUTS
 from numcodecs_qpl.multifd.receiver import Receiver
 from numcodecs_qpl.multifd.relay import Relay
 from numcodecs_qpl.multifd.wire import pages_in_packet
@@ -79,6 +79,13 @@ def add_receive(commands: Commands) -> None:
         type=UUID,
         help="accept only the guest with this uuid (QEMU's -uuid; all zeros where it was given none)",
     )
+    command.add_argument(
+        "--max-device-state",
+        type=_mebibytes,
+        default=MAX_DEVICE_STATE >> 20,
+        metavar="MIB",
+        help="give up when the device state has more MiB than this (default: %(default)s)",
+    )
     _add_page_size(command)
     command.set_defaults(run=lambda arguments: _receive(arguments, command))
 
@@ -92,7 +99,8 @@ def _receive(arguments: argparse.Namespace, command: argparse.ArgumentParser) ->
         _check_settings(command)
         with _terminable(), contextlib.ExitStack() as stack:
             with _signals_held():
-                output = OUTPUTS[arguments.format](arguments.output, arguments.page_size)
+                make = OUTPUTS[arguments.format]
+                output = make(arguments.output, arguments.page_size, arguments.max_device_state << 20)
                 stack.callback(output.discard)
                 listener = Listener(arguments.listen)
                 stack.callback(listener.close)
@@ -311,6 +319,12 @@ def _address(text: str) -> Address:
 def _channels(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MAX_CHANNELS:
         raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 to {MAX_CHANNELS}")
+    return int(text)
+
+
+def _mebibytes(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of MiB above 0")
     return int(text)
 
 

@@ -7,6 +7,7 @@ the main channel's magic (``QEMU_VM_FILE_MAGIC`` in QEMU's ``migration/qemu-file
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import struct
 import threading
@@ -26,6 +27,10 @@ TLS_HANDSHAKE = 0x16
 """The first byte of a client that speaks TLS (RFC 8446, section 5.1)."""
 MAX_STRANGERS = 256
 """Connections that may be open at one time without having been taken: as many as the largest migration has."""
+
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""Errors of accept that go away when something else is closed."""
+RETRY_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class Intake:
         self._peer: object = None
         self._strangers: list[_Stranger] = []
         """The oldest one first."""
-        self._closed = False
+        self._closing = threading.Event()
         self._introductions: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._run, name="intake")
 
@@ -122,7 +127,7 @@ class Intake:
 
     def close(self) -> None:
         """Accept no more, and turn away whoever has not been taken; `take` is not called any more then."""
-        self._closed = True
+        self._closing.set()
         self._listener.close()
         with contextlib.suppress(RuntimeError):  # not started, or a signal came meanwhile: it finds the listener closed
             self._thread.join()  # from here on nobody else comes
@@ -138,10 +143,13 @@ class Intake:
                 sock = self._listener.accept(self._turn_away_late())
             except TimeoutError:
                 continue
-            except OSError:
-                if self._closed:
+            except OSError as error:
+                if self._closing.is_set():
                     return
-                continue  # that one has gone before it was accepted
+                if error.errno in EXHAUSTED:
+                    # The connection stays in the queue, and accept would fail again at once.
+                    self._closing.wait(RETRY_SECONDS)
+                continue  # else that one has gone before it was accepted
             stranger = _Stranger(sock, time.monotonic() + HANDSHAKE_SECONDS)
             if not self._find_place(stranger):
                 self._turn_away(sock, f"{MAX_STRANGERS} connections wait to be taken")
@@ -188,7 +196,7 @@ class Intake:
                     raise MultiFDError(stranger.reason)
                 stranger.heard = True
             with self._taking:
-                if self._closed:
+                if self._closing.is_set():
                     raise MultiFDError("it came too late")
                 if self._peer not in (None, peer):
                     raise MultiFDError(f"it comes from {peer}, the migration from {self._peer}")
@@ -204,8 +212,8 @@ class Intake:
                 self._strangers.remove(stranger)
 
     def _turn_away(self, sock: socket.socket, reason: str) -> None:
-        # First the word, then the end: whoever sees a connection end can rely on its reason having been told.
-        if not self._closed:
+        # Report the reason before closing, so that a peer which sees EOF can rely on the log.
+        if not self._closing.is_set():
             self._refused(reason)
         sock.close()
 

@@ -130,6 +130,7 @@ class MainChannel:
     _flush_ends_rounds: bool = False
     _return_path: bool = False
     _acknowledged: bool = False
+    _block_count: int = 0
 
     def run(self) -> list[str]:
         """Read the whole stream; returns the names of its devices.
@@ -293,12 +294,13 @@ class MainChannel:
             self.reply(struct.pack(">HH", REPLY_SWITCHOVER_ACK, 0))
 
     def _blocks(self, total: int) -> None:
-        count = 0
         while total > 0:
             name = self._string()
             used_length = self._u64()
-            count += 1
-            if not 0 < used_length <= total or count > MAX_BLOCKS:
+            self._block_count += 1
+            if self._block_count > MAX_BLOCKS:
+                raise MultiFDError(f"more than {MAX_BLOCKS} RAM blocks: the stream is damaged")
+            if not 0 < used_length <= total:
                 raise MultiFDError(
                     f"RAM block {name!r} has {used_length} bytes; {total} are left (or the list has more in it than it "
                     f"should: postcopy-ram with huge pages and ignore-shared cannot be followed)",

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import mmap
+import os
 import shutil
 import tempfile
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 DEVICE_STATE = "device-state"
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
+MAX_DEVICE_STATE = 1 << 30
+"""Bytes of device state unless told otherwise. A machine without passed-through devices has a few MB."""
 CHUNK_PAGES = 256
 """Pages in a chunk of a zarr array: 1 MiB for pages of 4 KiB."""
 
@@ -43,6 +47,8 @@ class Output(ABC):
         A new or empty folder. A new one gets mode 0700; an empty one keeps its mode.
     page_size : int
         Bytes in a page of the guest.
+    max_device_state : int
+        Bytes of device state that are kept, over all channels; more of it is an error.
 
     Raises
     ------
@@ -52,9 +58,10 @@ class Output(ABC):
 
     format: str
 
-    def __init__(self, folder: Path, page_size: int) -> None:
+    def __init__(self, folder: Path, page_size: int, max_device_state: int = MAX_DEVICE_STATE) -> None:
         self._folder = folder
         self._page_size = page_size
+        self._max_device_state = max_device_state
         self._is_new = not folder.exists()
         try:
             folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
@@ -65,6 +72,9 @@ class Output(ABC):
             raise MultiFDError(f"cannot write to {folder}: {error.strerror or error}") from error
         self._announced = 0
         self._device_files: dict[str, IO[bytes]] = {}
+        self._block_files: list[IO[bytes]] = []
+        self._device_state = 0
+        self._lock = threading.Lock()
 
     def add_block(self, name: str, used_length: int) -> RAMBlock:
         """Memory for a RAM block, all zeros.
@@ -76,26 +86,51 @@ class Output(ABC):
         """
         free = shutil.disk_usage(self._work).free - self._announced
         if used_length > free:
-            # A page that finds no room later would end the process, as memory that is a file has no other way to say
-            # so.
             raise MultiFDError(
                 f"RAM block {name!r} has {used_length} bytes, but only {free} are free in {self._folder}"
             )
         self._announced += used_length
         try:
-            with self._block_file(name, used_length) as file:
-                file.truncate(used_length)
-                memory = mmap.mmap(file.fileno(), used_length)
+            file = self._block_file(name, used_length)
+            self._block_files.append(file)
+            file.truncate(used_length)
+            memory = mmap.mmap(file.fileno(), used_length)
         except (OSError, ValueError) as error:
             raise MultiFDError(f"no place for RAM block {name!r}: {error}") from error
-        return RAMBlock(name, used_length, self._page_size, memory, zeroed=True)
+
+        def reserve(offset: int, size: int) -> None:
+            # The kernel answers a write to a mapped page that the disk has no room for with SIGBUS.
+            try:
+                os.posix_fallocate(file.fileno(), offset, size)
+            except OSError as error:
+                raise MultiFDError(
+                    f"no room for RAM block {name!r} in {self._folder}: {error.strerror}; make room, or give another "
+                    "--output"
+                ) from error
+
+        return RAMBlock(name, used_length, self._page_size, memory, zeroed=True, reserve=reserve)
 
     @abstractmethod
     def _block_file(self, name: str, used_length: int) -> IO[bytes]:
-        """An empty file for a block's memory; ValueError or OSError if there can be none."""
+        """An empty file without a buffer, for a block's memory; ValueError or OSError if there can be none."""
 
     def device_state(self, data: bytes | memoryview, channel: int | None = None) -> None:
-        """Add to the device state, of the main channel or of a multifd one."""
+        """Add to the device state, of the main channel or of a multifd one.
+
+        Raises
+        ------
+        MultiFDError
+            If there is more of it than allowed.
+        OSError
+            If it cannot be written.
+        """
+        with self._lock:  # each channel has a thread
+            self._device_state += len(data)
+            if self._device_state > self._max_device_state:
+                raise MultiFDError(
+                    f"the device state has more than {self._max_device_state} bytes; if the source's devices have that "
+                    "much, raise --max-device-state"
+                )
         name = f"{DEVICE_STATE}.bin" if channel is None else f"{DEVICE_STATE}-channel-{channel}.bin"
         if name not in self._device_files:
             self._device_files[name] = (self._work / name).open("wb")
@@ -109,7 +144,7 @@ class Output(ABC):
         OSError
             If it cannot be written.
         """
-        for file in self._device_files.values():
+        for file in [*self._device_files.values(), *self._block_files]:
             file.close()
         manifest["format"] = self.format
         manifest["device_state"] = sorted(self._device_files)
@@ -134,8 +169,9 @@ class Output(ABC):
 
     def discard(self) -> None:
         """Leave nothing behind."""
-        for file in self._device_files.values():
-            file.close()
+        for file in [*self._device_files.values(), *self._block_files]:
+            with contextlib.suppress(OSError):  # the disk may be full
+                file.close()
         shutil.rmtree(self._work, ignore_errors=True)
         if self._is_new:
             with contextlib.suppress(OSError):
@@ -150,7 +186,7 @@ class RawOutput(Output):
     def _block_file(self, name: str, used_length: int) -> IO[bytes]:
         if name.startswith(DEVICE_STATE):
             raise ValueError("its file would have a name that is the device state's")
-        return (self._work / _file_name(name)).open("x+b")
+        return (self._work / _file_name(name)).open("x+b", buffering=0)
 
     def _finish_block(self, block: RAMBlock) -> dict[str, Any]:
         return _entry(block, file=_file_name(block.name))
@@ -165,8 +201,8 @@ class ZarrOutput(Output):
     format = "zarr"
     GROUP = "ram.zarr"
 
-    def __init__(self, folder: Path, page_size: int) -> None:
-        super().__init__(folder, page_size)
+    def __init__(self, folder: Path, page_size: int, max_device_state: int = MAX_DEVICE_STATE) -> None:
+        super().__init__(folder, page_size, max_device_state)
         import zarr
 
         self._group = zarr.create_group(self._work / self.GROUP)
@@ -186,7 +222,7 @@ class ZarrOutput(Output):
             compressors=QPL(),
             attributes={"name": name},
         )
-        return tempfile.TemporaryFile(dir=self._work)
+        return tempfile.TemporaryFile(buffering=0, dir=self._work)
 
     def _finish_block(self, block: RAMBlock) -> dict[str, Any]:
         array = self._arrays[block.name]
@@ -197,7 +233,7 @@ class ZarrOutput(Output):
         return _entry(block, array=f"{self.GROUP}/{quote(block.name, safe='')}")
 
 
-OUTPUTS: dict[str, Callable[[Path, int], Output]] = {"raw": RawOutput, "zarr": ZarrOutput}
+OUTPUTS: dict[str, Callable[[Path, int, int], Output]] = {"raw": RawOutput, "zarr": ZarrOutput}
 
 
 def _file_name(block: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ class RAMBlock:
     zeroed : bool
         `memory` is known to be all zeros. Zero pages that were never anything else are then not written, so that a
         sparse file stays sparse.
+    reserve : callable, optional
+        ``reserve(offset, size)`` makes sure that there is room for these bytes of `memory`, before they are first
+        written.
 
     Raises
     ------
@@ -35,7 +39,16 @@ class RAMBlock:
         If the lengths do not fit each other.
     """
 
-    def __init__(self, name: str, used_length: int, page_size: int, memory: Any, *, zeroed: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        used_length: int,
+        page_size: int,
+        memory: Any,
+        *,
+        zeroed: bool = False,
+        reserve: Callable[[int, int], None] | None = None,
+    ) -> None:
         view = memoryview(memory).cast("B")
         if used_length < page_size or used_length % page_size:
             raise ValueError(
@@ -52,6 +65,7 @@ class RAMBlock:
         self.received = np.zeros(len(self.pages), np.bool_)
         """Shape (pages,): which pages have come, zero ones included."""
         self._clean = np.full(len(self.pages), zeroed)
+        self._reserve = reserve
 
     def check(self, offsets: Offsets) -> None:
         """Make sure that there is a page at each of `offsets`, given in bytes.
@@ -71,13 +85,29 @@ class RAMBlock:
 
     def runs(self, offsets: Offsets) -> list[memoryview]:
         """The memory of the pages at `offsets`, in their order; neighbours are one piece."""
+        return [self.view[offset : offset + size] for offset, size in self._spans(offsets)]
+
+    def reserve(self, offsets: Offsets) -> None:
+        """Make sure that there is room for the pages at `offsets`, before bytes are put there.
+
+        Raises
+        ------
+        MultiFDError
+            If there is none.
+        """
+        if self._reserve is not None:
+            for offset, size in self._spans(offsets[self._clean[self._numbers(offsets)]]):
+                self._reserve(offset, size)
+
+    def _spans(self, offsets: Offsets) -> list[tuple[int, int]]:
+        # Offset and size of each run of neighbours.
         if not len(offsets):
             return []
         breaks = np.flatnonzero(offsets[1:] - offsets[:-1] != self.page_size) + 1
         starts = [0, *breaks.tolist()]
         ends = [*breaks.tolist(), len(offsets)]
         return [
-            self.view[offset : offset + (end - start) * self.page_size]
+            (offset, (end - start) * self.page_size)
             for start, end, offset in zip(starts, ends, offsets[starts].tolist(), strict=True)
         ]
 

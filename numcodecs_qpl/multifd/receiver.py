@@ -255,6 +255,7 @@ class Receiver(RAMSink):
             if packet.normal_pages or packet.zero_pages:
                 block = self._block(packet.ramblock)
                 block.check(packet.offsets)
+                block.reserve(packet.normal)
                 channel.read_pages(packet, MultiFDPages(block, packet.normal, packet.zero))
                 block.put_zeros(packet.zero)
                 again = block.note_received(packet.normal) + block.note_received(packet.zero, zero=True)
@@ -319,6 +320,7 @@ class Receiver(RAMSink):
     def put_page(self, block: str, offset: int, page: bytes) -> None:
         """Put a page to where it belongs."""
         target, offsets = self._place(block, offset)
+        target.reserve(offsets)
         target.put(offsets, np.frombuffer(page, np.uint8))
         self._count_page(target.note_received(offsets), zero=False)
 
