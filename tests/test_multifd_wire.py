@@ -68,6 +68,18 @@ def pages(count: int) -> list[int]:
 # ---- Golden bytes -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("ours", [4096, 16384, 65536])
+@pytest.mark.parametrize("theirs", [4096, 16384, 65536])
+def test_a_packet_of_another_page_size_is_told_with_that_size(ours: int, theirs: int) -> None:
+    count = wire.pages_in_packet(theirs)
+    packet = wire.pack(wire.Packet(0, count, 1, theirs, 0, 0, "m", np.zeros(1, np.uint64)), 128)
+    if ours == theirs:
+        assert wire.unpack(packet, ours).pages_alloc == count
+        return
+    with pytest.raises(MultiFDError, match=rf"^pages_alloc: .*: set --page-size {theirs}$"):
+        wire.unpack(packet, ours)
+
+
 def test_the_opening_is_64_bytes_as_documented() -> None:
     uuid = UUID("00112233-4455-6677-8899-aabbccddeeff")
     expected = put(64, {0: ("I", 0x11223344), 4: ("I", 1), 8: ("16s", uuid.bytes), 24: ("B", 201)})

@@ -78,6 +78,33 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return array
 
 
+# ---- What is told -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["qemu-7.2.22-none", "qemu-11.0.92-none"])
+@pytest.mark.parametrize("page_size", ["16384", "65536"])
+def test_a_page_size_that_is_not_the_guests_is_named(folder: Path, name: str, page_size: str) -> None:
+    with command(folder, "--page-size", page_size) as receiver:
+        Replay(folder / "s", recording(name).connections).join()
+        done = receiver.finish()
+    assert done.returncode == 1
+    assert "--page-size" in done.stderr
+
+
+def test_tls_of_a_qemu_is_refused_by_its_name(folder: Path) -> None:
+    with command(folder) as receiver, socket.socket(socket.AF_UNIX) as source:
+        source.settimeout(PATIENCE)
+        source.connect(f"{folder}/s")
+        source.sendall(b"\x16\x03\x01\x02\x00\x01" + bytes(64))
+        with contextlib.suppress(ConnectionResetError):
+            assert source.recv(1) == b""
+        receiver.signal(signal.SIGTERM)
+        said = receiver.finish().stderr
+    assert said.startswith(
+        "refused a connection: the peer speaks TLS (its first byte is 0x16), which is not expected here"
+    )
+
+
 # ---- What is kept -----------------------------------------------------------------------------------------------
 
 

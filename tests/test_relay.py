@@ -142,9 +142,13 @@ class Sink:
         for sock in self.sockets:
             sock.close()
 
-    def close(self) -> None:
-        self._server.shutdown(socket.SHUT_RDWR)
+    def stop_listening(self) -> None:
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
+
+    def close(self) -> None:
+        self.stop_listening()
         self._ended.abort()
         self._close_all()
 
@@ -579,6 +583,111 @@ def test_a_migration_on_which_nothing_passes_ends_after_the_timeout(folder: Path
         source.close()
     assert (status, line["ended"]) == (1, "failed")
     assert "nothing passed for 2 s" in said
+
+
+@pytest.mark.parametrize(
+    ("those", "message"),
+    [
+        ([0], "the source has opened no multifd channel: turn multifd on in both QEMUs (migrate-set-capabilities)"),
+        (
+            [0, 1],
+            "multifd channels that the source has opened: 1. A destination that expects more waits for them: set ",
+        ),
+        ([1, 2], "the source has opened no main connection: look at what it wrote"),
+    ],
+    ids=["multifd is off at the source", "fewer channels than the destination expects", "no main connection"],
+)
+def test_silence_is_told_with_its_cause_once_and_then_ends_the_run(
+    folder: Path, sink: Sink, monkeypatch: pytest.MonkeyPatch, those: list[int], message: str
+) -> None:
+    monkeypatch.setattr("numcodecs_qpl.multifd.relay.SILENT_SECONDS", 0.5)
+    warnings: list[str] = []
+    middle = Relay(
+        Listener(Address("unix", f"{folder}/in")),
+        Address("unix", f"{folder}/end"),
+        *("none", "qpl"),
+        timeout=1.5,
+        warned=warnings.append,
+    )
+    runner, raised = run_in_process(middle.run)
+    runner.start()
+    source = Source(folder / "in")
+    for number in those:
+        source.sockets[number].sendall(IDLE.connections[number][:500])
+    runner.join(PATIENCE)
+    source.close()
+    assert [warning.startswith(f"nothing has passed for 0.5 s; {message}") for warning in warnings] == [True]
+    assert str(raised[0]).startswith(f"nothing passed for 1.5 s; {message}")
+
+
+def test_a_migration_without_multifd_passes_with_a_warning(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{folder}/end")
+        server.listen(16)
+        with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "qpl") as middle:
+            replay = Replay(folder / "in", [IDLE.main])
+            with server.accept()[0] as destination:
+                while destination.recv(1 << 16):
+                    pass
+            status, line, said = middle.finish_relay()
+            replay.join()
+    assert (status, line["ended"], line["ratio"]) == (0, "complete", 1.0)
+    assert said == (
+        "warning: nothing was recoded; the source has opened no multifd channel: turn multifd on in both QEMUs "
+        "(migrate-set-capabilities), with the same multifd-channels\n"
+    )
+
+
+def test_a_channel_that_the_destination_refuses_is_told_with_where_to_look(folder: Path, sink: Sink) -> None:
+    with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "none") as middle:
+        source = Source(folder / "in")
+        source.sockets[0].sendall(IDLE.main[:500])
+        source.sockets[1].sendall(IDLE.channels[0][:64])
+        wait_until(lambda: len(sink.contents) == 2 and len(sink.contents[1]) == 64, "the channel")
+        sink.sockets[1].shutdown(socket.SHUT_RDWR)
+        sink.sockets[1].close()
+        with contextlib.suppress(OSError):
+            source.sockets[1].sendall(IDLE.channels[0][64:])
+        said = middle.finish_relay()[2]
+        source.close()
+    assert re.search(
+        r"(takes no more|broke): .*; look at what the QEMU \(or the relay\) there wrote: a QEMU refuses", said
+    )
+
+
+def test_a_channel_that_the_destination_has_no_place_for_is_told_with_where_to_look(folder: Path, sink: Sink) -> None:
+    with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "none") as middle:
+        source = Source(folder / "in")
+        source.sockets[0].sendall(IDLE.main[:500])
+        wait_until(lambda: len(sink.contents) == 1, "the main connection")
+        sink.stop_listening()
+        source.sockets[1].sendall(IDLE.channels[0][:64])
+        said = middle.finish_relay()[2]
+        source.close()
+    channel = wire.unpack_initial(IDLE.channels[0][:64]).id
+    assert f"channel {channel}: cannot connect to unix:{folder}/end: Connection refused" in said
+    assert "The main connection was accepted there: look at what the QEMU there wrote, and set multifd-channels" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "qemu-7.2.22-none",
+            "pages_alloc: the packet is of 128 pages, .* are 32 pages of 16384 bytes: set --page-size 4096",
+        ),
+        (
+            "qemu-11.0.92-none",
+            r"not the 0x11223344 that a multifd channel begins with \(is --page-size the guest's\?\)",
+        ),
+    ],
+    ids=["a first packet with pages", "a first packet without"],
+)
+def test_a_page_size_that_is_not_the_guests_is_named(folder: Path, sink: Sink, name: str, message: str) -> None:
+    with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "qpl", "--page-size", "16384") as middle:
+        Replay(folder / "in", recording(name).connections).join()
+        said = middle.finish_relay()[2]
+    assert re.search(rf"{message}\n$", said), said
 
 
 # ---- Who may come -----------------------------------------------------------------------------------------------

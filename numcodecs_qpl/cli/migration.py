@@ -221,6 +221,7 @@ def _relay(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> i
                 timeout=arguments.timeout,
                 link_timeout=arguments.link_timeout,
                 refused=_say_refused,
+                warned=_warn,
             )
             return _run_relay(relay, arguments.stats, held.close)
     except MultiFDError as error:
@@ -369,6 +370,10 @@ def _check_settings(command: argparse.ArgumentParser) -> None:
 
 def _say_refused(reason: str) -> None:
     print(f"refused a connection: {reason}", file=sys.stderr, flush=True)
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -28,12 +28,15 @@ class Connection:
 
     Attributes
     ----------
+    advice : str
+        What to do when it breaks, for messages.
     received, sent : int
         Bytes so far.
     """
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         self._name = name
+        self.advice = ""
         self._socket = sock
         self.received = 0
         self.sent = 0
@@ -104,7 +107,7 @@ class Connection:
         return size
 
     def _broken(self, error: OSError) -> PeerClosedError:
-        return PeerClosedError(f"the connection to {self._name} broke: {error.strerror or error}")
+        return PeerClosedError(f"the connection to {self._name} broke: {error.strerror or error}{self.advice}")
 
     def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         """Send `buffers`, one after the other.
@@ -127,7 +130,7 @@ class Connection:
                 if size:
                     left[0] = left[0][size:]
         except OSError as error:
-            raise PeerClosedError(f"{self._name} takes no more: {error.strerror or error}") from error
+            raise PeerClosedError(f"{self._name} takes no more: {error.strerror or error}{self.advice}") from error
         return total
 
     def end(self) -> None:

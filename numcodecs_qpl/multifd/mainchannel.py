@@ -48,7 +48,7 @@ FOLLOWED_CAPABILITIES = {"multifd", "return-path", "switchover-ack", "validate-u
 def _meaning(flags: int) -> str:
     names = {XBZRLE: "xbzrle", HOOK: "RDMA", COMPRESS_PAGE: "compress"}
     known = (f"of {name} (turn it off in the source)" for flag, name in names.items() if flags & flag)
-    return next(known, "which nobody has defined")
+    return next(known, "which is not defined (is --page-size the guest's?)")
 
 
 @dataclass

@@ -33,6 +33,11 @@ from numcodecs_qpl.multifd.vmdescription import DescriptionFinder
 MAIN = "main"
 PIECE = 64 * 1024  # bytes that are passed on at a time where nothing is recoded
 TICK = 0.1  # seconds between two looks at whether a signal came
+SILENT_SECONDS = 10.0  # after which the operator is told of what is missing
+LOOK_THERE = (
+    "; look at what the QEMU (or the relay) there wrote: a QEMU refuses a uuid or a number of multifd-channels "
+    "other than its own"
+)
 OPENER_SECONDS = 1.0  # how long the end waits for name resolution, which nothing can interrupt
 
 
@@ -108,6 +113,8 @@ class Relay:
         Seconds after which a TCP connection breaks whose far host acknowledges nothing.
     refused : callable
         ``refused(reason)`` is told of each connection that was turned away.
+    warned : callable
+        ``warned(text)`` is told once of what is missing, if nothing passes for ten seconds or nothing was recoded.
 
     Attributes
     ----------
@@ -128,6 +135,7 @@ class Relay:
         timeout: float = 600.0,
         link_timeout: int = 120,
         refused: Callable[[str], None] = lambda reason: None,
+        warned: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.counts = RelayCounts()
         self._decode = decode
@@ -136,6 +144,8 @@ class Relay:
         self._page_size = page_size
         self._timeout = timeout
         self._link_timeout = link_timeout
+        self._warned = warned
+        self._warned_once = False
         self._path = _core.path_in_force()
         self._abort = Abort()
         self._connect = partial(connect, onward, tls, self._abort)
@@ -173,7 +183,11 @@ class Relay:
                 if self._received() > seen or not self._running:
                     quiet_since, seen = time.monotonic(), self._received()
                 elif time.monotonic() - quiet_since > self._timeout:
-                    raise MultiFDError(f"nothing passed for {self._timeout:g} s")
+                    raise MultiFDError(f"nothing passed for {self._timeout:g} s; {self._missing()}")
+                elif time.monotonic() - quiet_since > SILENT_SECONDS and not self._complete:
+                    self._warn_once(f"nothing has passed for {SILENT_SECONDS:g} s; {self._missing()}")
+            if self._error is None and not self._initial:
+                self._warn_once(f"nothing was recoded; {self._missing()}")
         finally:
             # First of all, so that both QEMUs know at once.
             with self._changed:
@@ -201,6 +215,25 @@ class Relay:
             return bool(
                 self._changed.wait_for(lambda: self._error or (self._main_came and not self._running), timeout=TICK)
             )
+
+    def _missing(self) -> str:
+        """Likely causes of silence, and what to do."""
+        if not self._main_came:
+            return "the source has opened no main connection: look at what it wrote"
+        if not self._initial:
+            return (
+                "the source has opened no multifd channel: turn multifd on in both QEMUs (migrate-set-capabilities), "
+                "with the same multifd-channels"
+            )
+        return (
+            f"multifd channels that the source has opened: {len(self._initial)}. A destination that expects more waits "
+            "for them: set multifd-channels to the same number in both QEMUs"
+        )
+
+    def _warn_once(self, text: str) -> None:
+        if not self._warned_once:
+            self._warned_once = True
+            self._warned(text)
 
     def _received(self) -> int:
         return sum(pair.source.received + pair.onward.received for pair in list(self._pairs.values()))
@@ -274,7 +307,16 @@ class Relay:
                 return
 
     def _open(self, party: int | str, arrival: Arrival) -> None:
-        pair = _Pair(arrival.connection, self._connect())
+        try:
+            pair = _Pair(arrival.connection, self._connect())
+        except MultiFDError as error:
+            if party == MAIN:
+                raise
+            raise MultiFDError(
+                f"{error.reason}. The main connection was accepted there: look at what the QEMU there wrote, and set "
+                "multifd-channels to the same number in both QEMUs"
+            ) from error
+        pair.onward.advice = LOOK_THERE
         forward = self._pass_main if arrival.initial is None else partial(self._recode, arrival.initial.id)
         with self._changed:
             if self._ended:

@@ -21,9 +21,13 @@ Offsets: TypeAlias = NDArray[np.uint64]
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
 MAGIC = 0x11223344
+TLS_START = 0x1603
+"""The first two bytes of TLS: a handshake, version 3 (RFC 8446, section 5.1)."""
 VERSION = 1
 PACKET_SIZE = 512 * 1024
 """Bytes of guest memory that a packet is for: page_count is this over the page size."""
+PAGE_SIZES = {4096, 8192, 16384, 65536}
+"""Bytes in a page of the guests that QEMU knows."""
 STREAM_SLACK = 1024
 """Bytes by which a packet's part of a zlib or zstd stream may be larger than its pages: 5 bytes for each 16 KiB, and a
 flush."""
@@ -205,7 +209,8 @@ def unpack_flags(data: Bytes) -> int:
         For another magic or version, or flags that nobody has defined.
     """
     magic, version, flags = _START.unpack(data)
-    _check_start(magic, version)
+    # The header of the packet before has another length where the page size is another.
+    _check_start(magic, version, " (is --page-size the guest's?)")
     if flags & ~(FLAG_SYNC | METHOD_MASK | FLAG_DEVICE_STATE):
         raise MultiFDError(f"{flags:#x} has bits that are not known", field="flags")
     if flags & METHOD_MASK not in METHOD_NAMES:
@@ -257,6 +262,13 @@ def unpack(data: Bytes, page_size: int) -> Packet:
     page_count = pages_in_packet(page_size)
     flags = unpack_flags(data[:START_SIZE])
     _, _, _, alloc, normal, size, number, zero, name = _HEADER.unpack_from(data)
+    other = PACKET_SIZE // alloc if alloc else page_size
+    if alloc * other == PACKET_SIZE and other != page_size and other in PAGE_SIZES:
+        raise MultiFDError(
+            f"the packet is of {alloc} pages, as where pages have {other} bytes; expected are {page_count} pages of "
+            f"{page_size} bytes: set --page-size {other}",
+            field="pages_alloc",
+        )
     if alloc > page_count:
         raise MultiFDError(f"{alloc} is more than the {page_count} pages of a packet", field="pages_alloc")
     if normal > alloc:
@@ -312,9 +324,16 @@ def _name(text: str) -> bytes:
     return name
 
 
-def _check_start(magic: int, version: int) -> None:
+def _check_start(magic: int, version: int, hint: str = "") -> None:
+    if magic >> 16 == TLS_START:
+        raise MultiFDError(
+            "the peer speaks TLS (its first byte is 0x16), which is not expected here: turn QEMU's own TLS off "
+            '(migrate-set-parameters tls-creds=""); two relays speak TLS over tls:HOST:PORT'
+        )
     if magic != MAGIC:
-        raise MultiFDError(f"{magic:#010x}, not the {MAGIC:#010x} that a multifd channel begins with", field="magic")
+        raise MultiFDError(
+            f"{magic:#010x}, not the {MAGIC:#010x} that a multifd channel begins with{hint}", field="magic"
+        )
     if version != VERSION:
         raise MultiFDError(f"{version}; only version {VERSION} is known", field="version")
 
