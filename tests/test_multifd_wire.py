@@ -187,7 +187,9 @@ def texts() -> st.SearchStrategy[str]:
 @st.composite
 def packets(draw: st.DrawFn) -> tuple[wire.Packet, int]:
     page_size = draw(st.sampled_from([1024, 4096, 16384, 524288]))
-    alloc = draw(st.integers(0, 524288 // page_size))
+    # As many pages as packets of another page size have are taken for these.
+    others = {524288 // size for size in wire.PAGE_SIZES - {page_size}}
+    alloc = draw(st.integers(0, 524288 // page_size).filter(lambda count: count not in others))
     normal = draw(st.integers(0, alloc))
     zero = draw(st.integers(0, alloc - normal))
     flags = draw(st.sampled_from(METHOD_FLAGS))

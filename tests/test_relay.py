@@ -987,8 +987,7 @@ def test_a_wrong_variable_is_exit_status_2_before_anybody_can_connect(
         program = relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "qpl", environment=environment)
     else:
         program = receive(folder, environment=environment)
-    with program:
-        done = program.finish()
+    done = program.finish()
     assert (done.returncode, done.stdout) == (2, "")
     assert f"numcodecs-qpl {command}: error: {variable} is " in done.stderr
     assert not list(folder.iterdir())

@@ -21,8 +21,6 @@ Offsets: TypeAlias = NDArray[np.uint64]
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
 MAGIC = 0x11223344
-TLS_START = 0x1603
-"""The first two bytes of TLS: a handshake, version 3 (RFC 8446, section 5.1)."""
 VERSION = 1
 PACKET_SIZE = 512 * 1024
 """Bytes of guest memory that a packet is for: page_count is this over the page size."""
@@ -325,11 +323,6 @@ def _name(text: str) -> bytes:
 
 
 def _check_start(magic: int, version: int, hint: str = "") -> None:
-    if magic >> 16 == TLS_START:
-        raise MultiFDError(
-            "the peer speaks TLS (its first byte is 0x16), which is not expected here: turn QEMU's own TLS off "
-            '(migrate-set-parameters tls-creds=""); two relays speak TLS over tls:HOST:PORT'
-        )
     if magic != MAGIC:
         raise MultiFDError(
             f"{magic:#010x}, not the {MAGIC:#010x} that a multifd channel begins with{hint}", field="magic"
