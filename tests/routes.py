@@ -91,13 +91,15 @@ def icechunk_repository(folder: Path) -> Any:
     import icechunk
 
     prefix = folder.as_uri() + "/"
+    # icechunk 1.1.21, for Python 3.11, takes None for a container that needs no credentials. 2.x warns of it.
+    access = getattr(icechunk.credentials, "LocalFileSystemAccess", None)
     config = icechunk.RepositoryConfig.default()
     container = icechunk.VirtualChunkContainer(prefix, icechunk.local_filesystem_store(str(folder)))
     config.set_virtual_chunk_container(container)
     return icechunk.Repository.open_or_create(
         icechunk.local_filesystem_storage(str(folder / "store")),
         config=config,
-        authorize_virtual_chunk_access=icechunk.containers_credentials({prefix: None}),
+        authorize_virtual_chunk_access=icechunk.containers_credentials({prefix: access}),
     )
 
 
