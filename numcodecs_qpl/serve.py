@@ -29,27 +29,15 @@ if TYPE_CHECKING:
 COMPRESS_SETTINGS = ("auto", "software")
 
 _DEFAULT_LEVEL = 6
-"""What zlib takes -1 for."""
+"""The level that zlib uses for -1."""
 
 
-class GZip(numcodecs.gzip.GZip):  # type: ignore[misc]
-    """numcodecs' GZip, done by this package: the same config, the same results, and equal where codecs are compared.
-
-    In software, level 0 stores, and levels 1 to 9 are libdeflate's; -1 is level 6. On an IAA, all levels but 0 are the
-    device's one level, unless `numcodecs_qpl.enable` was called with ``compress="software"``.
-    """
+class _Served(Codec):  # type: ignore[misc]
+    """The common part of `GZip` and `Zlib`, which are classes of numcodecs, too."""
 
     def __init__(self, level: int = 1) -> None:
         super().__init__(level)
         warn_of_zarrs()
-
-    def encode(self, buf: Any) -> bytes:
-        """Compress a chunk of any size into one gzip member."""
-        return _encode(gzip, buf, self.level)
-
-    def decode(self, buf: Any, out: Any = None) -> Any:
-        """Inflate a chunk of any number of members. An `out` that is too large is filled in part."""
-        return _decode(gzip, buf, out, _reader(self))
 
     def expect(self, size: int) -> None:
         """Tell how many bytes the next chunk inflates to. A wrong size costs time only."""
@@ -59,15 +47,27 @@ class GZip(numcodecs.gzip.GZip):  # type: ignore[misc]
         return numcodecs.registry.get_codec, (self.get_config(),)  # so that a process without this package can read it
 
 
-class Zlib(numcodecs.zlib.Zlib):  # type: ignore[misc]
+class GZip(_Served, numcodecs.gzip.GZip):  # type: ignore[misc]
+    """numcodecs' GZip, done by this package: the same config, the same results, and equal where codecs are compared.
+
+    In software, level 0 stores, and levels 1 to 9 are libdeflate's; -1 is level 6. On an IAA, all levels but 0 are the
+    device's one level, unless `numcodecs_qpl.enable` was called with ``compress="software"``.
+    """
+
+    def encode(self, buf: Any) -> bytes:
+        """Compress a chunk of any size into one gzip member."""
+        return _encode(gzip, buf, self.level)
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """Inflate a chunk of any number of members. An `out` that is too large is filled in part."""
+        return _decode(gzip, buf, out, _reader(self))
+
+
+class Zlib(_Served, numcodecs.zlib.Zlib):  # type: ignore[misc]
     """numcodecs' Zlib, done by this package: the same config, the same results, and equal where codecs are compared.
 
     Levels are those of `GZip`.
     """
-
-    def __init__(self, level: int = 1) -> None:
-        super().__init__(level)
-        warn_of_zarrs()
 
     def encode(self, buf: Any) -> bytes:
         """Compress a chunk of any size into one zlib stream."""
@@ -76,9 +76,6 @@ class Zlib(numcodecs.zlib.Zlib):  # type: ignore[misc]
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Inflate a chunk. Bytes that follow the stream are ignored."""
         return _decode(zlib, buf, out, _reader(self))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return numcodecs.registry.get_codec, (self.get_config(),)
 
 
 def _encode(container: Leveled, buf: Any, level: Any) -> bytes:
@@ -103,8 +100,8 @@ _shared_reader = Reader()
 
 
 def _reader(codec: Codec) -> Reader:
-    """What a codec remembers. Codecs of numcodecs' own classes share one: theirs are pickled with all attributes."""
-    if not isinstance(codec, GZip | Zlib):
+    """The codec's reader. Codecs of numcodecs' own classes share one, as they are pickled with all attributes."""
+    if not isinstance(codec, _Served):
         return _shared_reader
     reader: Reader = codec.__dict__.setdefault("_reader", Reader())
     return reader
@@ -126,8 +123,9 @@ class _Name(NamedTuple):
     zarr: str | None
 
 
+_ZARR_KEY = "codecs.gzip"
 _NAMES = {
-    "gzip": _Name(GZip, numcodecs.gzip.GZip, "codecs.gzip"),
+    "gzip": _Name(GZip, numcodecs.gzip.GZip, _ZARR_KEY),
     "zlib": _Name(Zlib, numcodecs.zlib.Zlib, None),
 }
 _OURS_IN_ZARR = "numcodecs_qpl.zarr.GzipCodec"
@@ -144,11 +142,11 @@ class _State(NamedTuple):
 _switch = threading.RLock()
 _now = _State()
 _undo: list[Callable[[], None]] = []
-"""What restores numcodecs and zarr as they were."""
+"""Functions that restore numcodecs and zarr as they were."""
 
 
 class Enabled:
-    """What `enable` returns: as a context manager, it restores at its end what was served before."""
+    """The result of `enable`: as a context manager, it restores at its end what was served before."""
 
     def __init__(self, before: _State) -> None:
         self._before = before
@@ -220,8 +218,8 @@ def disable(*names: str) -> None:
     with _switch:
         left = tuple(name for name in _now.names if names and name not in names)
         _switch_to(_now._replace(names=left) if left else _State())
-        if "gzip" not in left and (zarr := _zarr_3()) and zarr.config.get("codecs.gzip") == _OURS_IN_ZARR:
-            zarr.config.set({"codecs.gzip": _ZARRS_OWN})  # the environment chose ours
+        if "gzip" not in left and (zarr := _zarr_3()) and zarr.config.get(_ZARR_KEY) == _OURS_IN_ZARR:
+            zarr.config.set({_ZARR_KEY: _ZARRS_OWN})  # the environment chose ours
 
 
 def enabled() -> tuple[str, ...]:
