@@ -52,17 +52,17 @@ def dataset() -> xr.Dataset:
 
 
 def write_netcdf(folder: Path) -> Path:
+    from numcodecs_qpl import netcdf  # not above: programs read before they import the package
+
     path = folder / "t.nc"
-    encoding = {"t": {"zlib": True, "complevel": 4, "shuffle": True, "chunksizes": CHUNKS}}
-    dataset().to_netcdf(path, engine="h5netcdf", encoding=encoding)
+    netcdf.write(path, dataset(), {"t": CHUNKS})
     return path
 
 
 def write_kerchunk(folder: Path) -> None:
-    from kerchunk.hdf import SingleHdf5ToZarr
+    from numcodecs_qpl import netcdf
 
-    references = SingleHdf5ToZarr(str(write_netcdf(folder)), inline_threshold=0).translate()
-    (folder / "references.json").write_text(json.dumps(references))
+    (folder / "references.json").write_text(json.dumps(netcdf.references(write_netcdf(folder))))
 
 
 def open_kerchunk(folder: Path) -> Any:
