@@ -5,7 +5,7 @@ read in chunks of 2 MiB, by zarr's default threads. Files are in the page cache.
 package: 0.5 is half the time of zarr's own codec. The range beside it is that of the middle half of the rounds.
 
 The parts of reading by reference take turns, too. They are in CPU seconds, as threads overlap in the time of the clock,
-and the least of all rounds: two of them are differences, and noise of medians is larger than these.
+and the least of all rounds: the rest is a difference, and the noise of medians is larger than it.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def write(path: Path, values: Array, level: int) -> Any:
 
 
 def parts(folder: Path, rounds: int) -> Iterator[Part]:
-    """Where the time of reading a float32 field by reference goes."""
+    """Measure the parts of reading a float32 field by reference."""
     path = folder / "a float32 field.nc"
     references = netcdf.references(path)
     places = netcdf.chunk_places(references, "field")
@@ -237,7 +237,7 @@ def parts(folder: Path, rounds: int) -> Iterator[Part]:
 
 
 def _rest(cpu: list[float]) -> float:
-    """What the last, which is all, takes above the sum of the others."""
+    """CPU seconds of the last, which is all, above the sum of the others."""
     *parts, everything = cpu
     return everything - sum(parts)
 

@@ -88,7 +88,7 @@ class Contender:
 
     @property
     def zarr_arguments(self) -> dict[int, str] | None:
-        """What `zarr.create_array` takes to write it, by zarr format; None if zarr has no codec for it."""
+        """Arguments of `zarr.create_array` to write it, by zarr format; None if zarr has no codec for it."""
         if self.zarr3 is None:
             return None
         if self.shuffle is None:

@@ -21,7 +21,7 @@ MOST_LOOKS = 4096
 
 @dataclass
 class _Arrays:
-    """What a store has: arrays to measure, each with its filters, and sentences on them."""
+    """Arrays of a store to measure, each with its filters, and sentences on them."""
 
     arrays: list[tuple[str, zarr.Array[Any], Apply]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

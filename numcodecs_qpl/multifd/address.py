@@ -114,7 +114,7 @@ def _checked_port(text: str, port: str) -> int:
 def _is_ipv6(text: str) -> bool:
     try:
         socket.inet_pton(socket.AF_INET6, text)
-    except (OSError, ValueError):  # the latter for a NUL, and for what is not ASCII
+    except (OSError, ValueError):  # ValueError for a NUL, and for what is not ASCII
         return False
     return True
 

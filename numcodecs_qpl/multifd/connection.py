@@ -58,10 +58,8 @@ class Connection:
             (socket.TCP_KEEPIDLE, max(1, seconds // 2)),
             (socket.TCP_KEEPINTVL, max(1, seconds // 6)),
             (socket.TCP_KEEPCNT, 3),
-            (
-                socket.TCP_USER_TIMEOUT,
-                seconds * 1000,
-            ),  # milliseconds; keepalive does not probe while data is on its way
+            # In milliseconds. Keepalive does not probe while data is on its way.
+            (socket.TCP_USER_TIMEOUT, seconds * 1000),
         ):
             self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
 
