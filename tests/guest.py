@@ -19,7 +19,7 @@ import hashlib
 import socket
 import subprocess
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,6 +27,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 from qemu.qmp import QMPClient, QMPError
+from qemus import INSTALLED, QEMU
 
 MIB = 1 << 20
 PAGE = 4096
@@ -85,6 +86,12 @@ class Guest:
         QEMU's destination accepts the multifd channels of a source with the same uuid only.
     namespace : str, optional
         Network namespace to run in.
+    machine : str
+        The machine's type. Only one with a version, such as "pc-q35-7.2", is the same in different versions of QEMU.
+    qemu : QEMU
+        The QEMU to start.
+    more : sequence of str
+        Arguments to add to QEMU's command line.
     """
 
     def __init__(
@@ -100,13 +107,15 @@ class Guest:
         uuid: str | None = None,
         namespace: str | None = None,
         machine: str = "q35",
+        qemu: QEMU = INSTALLED,
+        more: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.ram_path = folder / f"{name}.ram"
         self.stderr_path = folder / f"{name}.stderr"
         self._command = [
             *(["ip", "netns", "exec", namespace] if namespace else []),
-            *["qemu-system-x86_64", "-no-user-config", "-nodefaults", "-name", name, "-accel", "tcg"],
+            *[*qemu.command, "-no-user-config", "-nodefaults", "-name", name, "-accel", "tcg"],
             *["-display", "none", "-vga", "none", "-net", "none", "-bios", str(firmware), "-m", f"{memory_mib}M"],
             *["-machine", f"{machine},memory-backend=m", "-object"],
             f"memory-backend-file,id=m,size={memory_mib}M,share=on,mem-path={_value(self.ram_path)}",
@@ -114,6 +123,7 @@ class Guest:
             *(["-incoming", "defer"] if incoming else []),
             *(["-S"] if paused else []),
             *(["-uuid", uuid] if uuid else []),
+            *more,
         ]
         self._process: subprocess.Popen[bytes] | None = None
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
@@ -159,23 +169,20 @@ class Guest:
         return self._wait_for(command, lambda: self._client.execute(command, named))
 
     def set_migration(self, channels: int, method: str = "none", **parameters: Any) -> None:
-        """Make the next migration one with multifd; both sides need it.
+        """Make the next migration one with multifd, or without it if there are 0 channels; both sides need it.
 
         Nothing limits the bandwidth unless `max_bandwidth` (bytes a second) is given. A dirtying guest that should have
         several rounds needs a limit: what is through within 100 ms, QEMU never looks at twice. With `SEVERAL_ROUNDS`
         it goes on for ever; `wait_rounds` and then `converge` end it.
         """
-        capabilities = [{"capability": name, "state": True} for name in ("multifd", "events")]
+        self.set_capabilities("events", *(["multifd"] if channels else []))
+        multifd = {"multifd_channels": channels, "multifd_compression": method} if channels else {}
+        self.qmp("migrate-set-parameters", **{**multifd, "max_bandwidth": UNLIMITED, **parameters})
+
+    def set_capabilities(self, *names: str) -> None:
+        """Turn on capabilities of migrations, such as "return-path"."""
+        capabilities = [{"capability": name, "state": True} for name in names]
         self.qmp("migrate-set-capabilities", capabilities=capabilities)
-        self.qmp(
-            "migrate-set-parameters",
-            **{
-                "multifd_channels": channels,
-                "multifd_compression": method,
-                "max_bandwidth": UNLIMITED,
-                **parameters,
-            },
-        )
 
     def listen(self, uri: str) -> None:
         """Wait for a migration at `uri`, as "unix:PATH" or "tcp:HOST:PORT", returning once it can be connected to."""

@@ -117,10 +117,7 @@ def test_qemu_with_a_uuid_and_a_return_path_to_receive(tmp_path: Path, firmware:
         Guest(tmp_path, "source", firmware=firmware[False], uuid=uuid) as source,
         Command("receive", *arguments) as end,
     ):
-        capabilities = ["return-path", "validate-uuid"]
-        source.qmp(
-            "migrate-set-capabilities", capabilities=[{"capability": name, "state": True} for name in capabilities]
-        )
+        source.set_capabilities("return-path", "validate-uuid")
         set_up(source, 2)
         assert migrate(source, f"unix:{tmp_path}/s", dirty=False)["status"] == "completed"
         done = end.finish()

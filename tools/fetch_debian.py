@@ -76,9 +76,12 @@ def mirrors() -> list[str]:
 
 
 class PrivateApt:
-    """An apt state of our own, below a folder, for one suite of one mirror."""
+    """An apt state of our own, below a folder, for one suite of one mirror.
 
-    def __init__(self, folder: Path, uri: str, suite: str, kind: str) -> None:
+    Unless `installed`, apt takes it that the machine has no package at all: an install downloads every dependency.
+    """
+
+    def __init__(self, folder: Path, uri: str, suite: str, kind: str, *, installed: bool = True) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         for name in ("lists/partial", "cache/archives/partial", "parts"):
             (folder / name).mkdir(parents=True)
@@ -95,6 +98,10 @@ class PrivateApt:
                 "APT::Update::Error-Mode": "any",
             }.items()
         ]
+        if not installed:
+            status = folder / "status"
+            status.touch()
+            self._options.append(f"-oDir::State::Status={status}")
         self("update")
 
     def __call__(self, *command: str, folder: Path | None = None) -> None:
