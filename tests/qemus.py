@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -59,8 +60,14 @@ def qemu(name: str, architecture: str = "x86_64") -> QEMU:
 def _fetch(name: str) -> str:
     """Fetch a QEMU unless it is there; return the reason if that fails. Other processes that fetch are waited for."""
     command = [sys.executable, str(FETCH), "--into", str(FOLDER), name]
+    # The tool imports what lies beside it, which conftest.py turns off for all that tests start.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_TIMEOUT)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_TIMEOUT, env=environment)
     except subprocess.TimeoutExpired:
         return f"not fetched within {FETCH_TIMEOUT} s"
-    return ended.stderr.strip() if ended.returncode else ""
+    if not ended.returncode:
+        return ""
+    failed, _, reason = ended.stderr.partition("\t")
+    assert failed == name, ended.stderr
+    return reason.strip()
