@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from numcodecs_qpl.multifd.relay import NO_RETURN_PATH
+
 PATIENCE = 30.0
 """Seconds after which something that should have happened has not."""
 
@@ -70,11 +72,14 @@ class Command:
         return subprocess.CompletedProcess(self._process.args, self._process.returncode, stdout, stderr)
 
     def finish_relay(self) -> tuple[int, dict[str, Any], str]:
-        """Wait for a relay's end: its exit status, the line of JSON, and what it wrote to stderr."""
+        """Wait for a relay's end: its exit status, the line of JSON, and what it wrote to stderr.
+
+        Without the warning that the source has not opened the return path, as most recordings have not.
+        """
         done = self.finish()
         lines = done.stdout.splitlines()
         assert len(lines) == 1, done
-        return done.returncode, json.loads(lines[0]), done.stderr
+        return done.returncode, json.loads(lines[0]), done.stderr.replace(f"warning: {NO_RETURN_PATH}\n", "")
 
 
 def wait_until(condition: Any, what: str, patience: float = PATIENCE) -> None:

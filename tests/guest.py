@@ -288,10 +288,6 @@ class Guest:
                 raise TimeoutError(f"{self.name}: the firmware has not dirtied its memory within {timeout:g} s")
             time.sleep(0.01)
 
-    def sockets(self) -> int:
-        """Return the number of sockets that QEMU has open."""
-        return sum(link.readlink().name.startswith("socket:") for link in Path(f"/proc/{self.pid}/fd").iterdir())
-
     def cpu_seconds(self) -> float:
         """CPU time that all of QEMU's threads have had so far."""
         return process_cpu_seconds(self.pid)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import signal
-import socket
-import threading
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import emulated_iaa
 import pytest
 import trustme
 from commands import PATIENCE, Command, wait_until
-from guest import MIB, SEVERAL_ROUNDS, Guest, build_firmware, make_data
+from guest import Guest, build_firmware, make_data
 from programs import need
-from test_relay import Environment, free_port, relay, tls
+from test_relay import free_port, relay, tls
+from way import DATA_AT, Way, migrate, set_up
 
 need("qemu-system-x86_64", "nasm")
-
-DATA_AT = 4 * MIB
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +49,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, blob in enumerate(issued.cert_chain_pems):
             blob.write_to_path(str(folder / f"{name}.pem"), append=number > 0)
     return folder
-
-
-def migrate(source: Guest, uri: str, *, dirty: bool) -> dict[str, object]:
-    """Migrate in several rounds if the guest keeps dirtying its memory; what query-migrate says in the end."""
-    source.migrate(uri)
-    if dirty:
-        source.wait_rounds(4, PATIENCE)
-        source.converge()
-    return source.wait_migration(PATIENCE)
-
-
-def set_up(source: Guest, channels: int, method: str = "none", *, dirty: bool = False) -> None:
-    source.set_migration(channels, method, **SEVERAL_ROUNDS if dirty else {})
-    if dirty:
-        source.wait_dirtied(PATIENCE)
 
 
 # ---- QEMU to the receiver ---------------------------------------------------------------------------------------
@@ -144,154 +125,6 @@ def test_a_migration_that_is_cancelled_leaves_nothing(tmp_path: Path, firmware: 
 
 
 # ---- QEMU to QEMU through relays --------------------------------------------------------------------------------
-
-
-class Cut:
-    """A link between two unix sockets that can be cut: each connection through it is two threads that copy.
-
-    Attributes
-    ----------
-    passed : int
-        Bytes that have gone from the one that connects to the one that listens.
-    begun : set of socket
-        The connections on which some have: before that, the one that listens cannot know what was cut.
-    """
-
-    def __init__(self, listen: Path, connect: Path) -> None:
-        self._server = socket.socket(socket.AF_UNIX)
-        self._server.bind(str(listen))
-        self._server.listen(16)
-        self._connect = connect
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self.passed = 0
-        self.begun: set[socket.socket] = set()
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        with contextlib.suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        for number in range(len(self)):
-            self.cut(number)
-        for thread in self._threads:
-            thread.join()
-        for pair in self._pairs:
-            for sock in pair:
-                sock.close()
-        self._server.close()
-
-    def cut(self, number: int) -> None:
-        """Cut one connection, in the order in which they came."""
-        for sock in self._pairs[number]:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._server.accept()
-            except OSError:
-                return
-            far = socket.socket(socket.AF_UNIX)
-            far.connect(str(self._connect))
-            self._pairs.append((near, far))
-            for pair in ((near, far), (far, near)):
-                self._threads.append(threading.Thread(target=self._copy, args=(*pair, pair[0] is near)))
-                self._threads[-1].start()
-
-    def _copy(self, source: socket.socket, target: socket.socket, forward: bool) -> None:
-        try:
-            while data := source.recv(1 << 16):
-                target.sendall(data)
-                self.passed += len(data) * forward
-                if forward:
-                    self.begun.add(source)
-            target.shutdown(socket.SHUT_WR)
-        except OSError:
-            # One side has gone altogether, which the other has to see, as it would without this between them.
-            for sock in (source, target):
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
-
-
-class Way:
-    """A source, a destination, and two relays between them, each on a unix socket."""
-
-    def __init__(
-        self,
-        folder: Path,
-        firmware: Path,
-        data: Path | None,
-        *,
-        channels: int = 2,
-        encode: str = "qpl",
-        between: str = "",
-        first: tuple[str, ...] = (),
-        second: tuple[str, ...] = (),
-        cut: str = "",
-        dirty: bool = False,
-        environment: Environment = None,
-    ) -> None:
-        self._stack = contextlib.ExitStack()
-        self._folder = folder
-        self._arguments = (firmware, data, channels, encode, between or f"unix:{folder}/b", first, second, cut)
-        self._dirty = dirty
-        self._environment = environment
-        self.uri = f"unix:{folder}/a"
-
-    def __enter__(self) -> Self:
-        with contextlib.ExitStack() as stack:
-            firmware, data, channels, encode, between, first, second, cut = self._arguments
-            folder = self._folder
-            # At each of the three places where it can be cut, what listens gets another name.
-            hidden = {place: f"{folder}/{place}-hidden" for place in cut}
-            at = {place: hidden.get(place, f"{folder}/{place}") for place in "abc"}
-            start = stack.enter_context
-            self.source = start(
-                Guest(folder, "source", firmware=firmware, data=(data, DATA_AT) if data is not None else None)
-            )
-            self.destination = start(Guest(folder, "destination", firmware=firmware, incoming=True, paused=True))
-            set_up(self.source, channels, dirty=self._dirty)
-            set_up(self.destination, channels)
-            self.destination.listen(f"unix:{at['c']}")
-            listen = between if not between.startswith("unix:") else f"unix:{at['b']}"
-            on = self._environment
-            self.second = start(relay(listen, f"unix:{folder}/c", encode, "none", *second, environment=on))
-            self.first = start(relay(f"unix:{at['a']}", between, "none", encode, *first, environment=on))
-            self.link = start(Cut(folder / cut, Path(hidden[cut]))) if cut else None
-            self._sockets = self.source.sockets()
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
-
-    def assert_that_the_source_failed_and_runs(self) -> None:
-        """The source reports a failed migration, and its guest goes on.
-
-        QEMU 7.2 may then leave its main connection open for ever: on a busy machine it did so in 3 of 120 migrations
-        without a relay, when a channel was cut at the beginning. That QEMU is ended here, as a relay cannot know.
-        """
-        assert self.source.wait_migration(PATIENCE)["status"] == "failed"
-        assert self.source.status() == "running"
-        assert self.source.is_running_and_dirtying(PATIENCE)
-        try:
-            wait_until(lambda: self.source.sockets() == self._sockets, "QEMU to close its connections", 5)
-        except TimeoutError:
-            os.kill(self.source.pid, signal.SIGKILL)
-
-    def assert_that_both_relays_failed(self) -> None:
-        """Both end with exit status 1 and a message."""
-        for each in (self.first, self.second):
-            status, line, said = each.finish_relay()
-            assert (status, line["ended"]) == (1, "failed")
-            assert said.splitlines()[-1].startswith("numcodecs-qpl: error: ")
 
 
 @pytest.mark.parametrize("channels", [1, 4])

@@ -264,7 +264,9 @@ class Wrong(NamedTuple):
         Wrong("machine", b"pc-q35\x05" + named(b"configuration/x") + u32(1), "has a part 'configuration/x'"),
         Wrong("machine", b"pc-q35\x05" + named(b"configuration/capabilities") + u32(1) + u32(TOP), "a length of"),
         *[
-            Wrong("return path", b"\x08" + struct.pack(">HH", number, 0), "belongs to postcopy or COLO")
+            Wrong(
+                "return path", b"\x08" + struct.pack(">HH", number, 0), "the source has (postcopy-ram|x-colo) turned on"
+            )
             for number in (3, 4, 5, 6, 7, 8, 9, 10)
         ],
         *[Wrong("start", bytes([kind]), "a section of type 0x") for kind in (0, 6, 0xFF)],

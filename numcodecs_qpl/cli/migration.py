@@ -18,6 +18,7 @@ from numcodecs_qpl.cli.common import OK, examples, failed, missing
 from numcodecs_qpl.files import write_whole
 from numcodecs_qpl.multifd import MigrationParameters, MultiFDCompression, MultiFDError
 from numcodecs_qpl.multifd.address import Address, Listener, TLSFiles, is_same_socket, parse_address, tls_context
+from numcodecs_qpl.multifd.errors import OutcomeUnknownError
 from numcodecs_qpl.multifd.output import MAX_DEVICE_STATE, OUTPUTS
 from numcodecs_qpl.multifd.receiver import Receiver
 from numcodecs_qpl.multifd.relay import Relay
@@ -259,6 +260,8 @@ def _run_relay(relay: Relay, stats: Path | None, let_signals_come: Callable[[], 
             relay.run()
         ended = "complete"
     except MultiFDError as error:
+        if isinstance(error, OutcomeUnknownError):
+            ended = "unknown"
         error_text = str(error)
         status = failed(error_text)
     except Terminated:

@@ -7,12 +7,16 @@ wakes whoever waits.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
 
-from numcodecs_qpl.multifd.errors import PeerClosedError
+from numcodecs_qpl.multifd.errors import NoAnswerError, PeerClosedError
 
 UNIX_BUFFER = 1 << 20  # bytes
+NO_ANSWER = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
+"""Errors of a link that carries nothing any more; the other side may not know of them."""
 IOV_MAX = 1024  # Linux's limit of buffers in a call (limits.h)
 
 
@@ -24,10 +28,12 @@ class Connection:
     sock : socket.socket
         Connected; it is this object's from now on.
     name : str
-        Who is at the other end, for messages.
+        The other end, for messages.
 
     Attributes
     ----------
+    name : str
+        The same.
     advice : str
         What to do when it breaks, for messages.
     received, sent : int
@@ -35,7 +41,7 @@ class Connection:
     """
 
     def __init__(self, sock: socket.socket, name: str) -> None:
-        self._name = name
+        self.name = name
         self.advice = ""
         self._socket = sock
         self.received = 0
@@ -78,6 +84,18 @@ class Connection:
         self.received += size
         return size
 
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """Read what comes, in pieces of at most `size` bytes in the same memory, until the stream ends.
+
+        Raises
+        ------
+        PeerClosedError
+            If the connection broke.
+        """
+        piece = memoryview(bytearray(size))
+        while read := self.read_some(piece):
+            yield piece[:read]
+
     def read_into(self, views: Sequence[memoryview]) -> None:
         """Fill `views`, one after the other.
 
@@ -93,7 +111,7 @@ class Connection:
                 if not size:
                     missing = rest.nbytes + sum(later.nbytes for later in views[number + 1 :])
                     total = sum(each.nbytes for each in views)
-                    raise PeerClosedError(f"{self._name} ended; {missing} of {total} bytes were missing")
+                    raise PeerClosedError(f"{self.name} ended; {missing} of {total} bytes were missing")
                 rest = rest[size:]
 
     def _fill(self, view: memoryview) -> int:
@@ -105,7 +123,8 @@ class Connection:
         return size
 
     def _broken(self, error: OSError) -> PeerClosedError:
-        return PeerClosedError(f"the connection to {self._name} broke: {error.strerror or error}{self.advice}")
+        kind = NoAnswerError if error.errno in NO_ANSWER else PeerClosedError
+        return kind(f"the connection to {self.name} broke: {error.strerror or error}{self.advice}")
 
     def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         """Send `buffers`, one after the other.
@@ -128,13 +147,19 @@ class Connection:
                 if size:
                     left[0] = left[0][size:]
         except OSError as error:
-            raise PeerClosedError(f"{self._name} takes no more: {error.strerror or error}{self.advice}") from error
+            kind = NoAnswerError if error.errno in NO_ANSWER else PeerClosedError
+            raise kind(f"{self.name} takes no more: {error.strerror or error}{self.advice}") from error
         return total
 
     def end(self) -> None:
         """Tell the other side that no more comes; it may still send."""
         with contextlib.suppress(OSError):  # it is gone already
             self._socket.shutdown(socket.SHUT_WR)
+
+    def stop_reading(self) -> None:
+        """Read no more than what has arrived; wakes the thread that waits for more."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
 
     def abort(self) -> None:
         """End both directions at once, in the middle of whatever is going on."""
@@ -143,4 +168,13 @@ class Connection:
 
     def close(self) -> None:
         """Give the socket back; no thread may be using the connection."""
+        self._socket.close()
+
+    def reset(self) -> None:
+        """Give the socket back, and let the other side see an error instead of an orderly end, as far as it can.
+
+        Over TCP that is a reset. A unix socket has no reset: there it is the end of the stream.
+        """
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()

@@ -51,3 +51,11 @@ class MultiFDError(ValueError):
 
 class PeerClosedError(MultiFDError):
     """A connection ended where more had to come."""
+
+
+class NoAnswerError(PeerClosedError):
+    """Nothing came for too long, or the link is dead: the other side may not know of it."""
+
+
+class OutcomeUnknownError(MultiFDError):
+    """Everything was passed on, and whether the destination has taken it cannot be known."""

@@ -18,11 +18,12 @@ from numcodecs_qpl.multifd.channel import RecvChannel
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError
 from numcodecs_qpl.multifd.intake import Arrival, Intake
-from numcodecs_qpl.multifd.mainchannel import Configuration, MainChannel, RAMSink
+from numcodecs_qpl.multifd.mainchannel import MainChannel, RAMSink
 from numcodecs_qpl.multifd.methods import MultiFDPages
 from numcodecs_qpl.multifd.output import Output
 from numcodecs_qpl.multifd.ram import RAMBlock
 from numcodecs_qpl.multifd.rounds import Rounds
+from numcodecs_qpl.multifd.savevm import Configuration, SavevmReader
 from numcodecs_qpl.multifd.threads import start
 
 MAIN = "main"
@@ -232,7 +233,7 @@ class Receiver(RAMSink):
 
     def _receive_main(self, connection: Connection) -> None:
         stream = io.BufferedReader(_Incoming(connection))
-        main = MainChannel(stream, self, lambda data: connection.send([data]), self._page_size)
+        main = MainChannel(SavevmReader(stream, self._page_size), self, lambda data: connection.send([data]))
         self._devices = main.run()
 
     def _receive_channel(self, party: int, connection: Connection) -> None:

@@ -4,11 +4,16 @@ Each connection that comes is opened onward, by one thread, which no other waits
 both ways; of a multifd channel each packet is decoded with one method and encoded with another. A thread has one
 direction of one connection: it reads a packet, then writes it, and so what is in memory is one packet a channel,
 however slow the far side is.
+
+QEMU writes a SYNC to each channel before it tells the main channel, and a destination that has been told waits for the
+SYNCs, in QEMU 7.2 for ever. So a migration that fails here ends in this order: the main channel; then each channel,
+after all that the source has sent on it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import threading
 import time
 from collections.abc import Callable
@@ -16,17 +21,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from numcodecs_qpl import _core
 from numcodecs_qpl.multifd import wire
 from numcodecs_qpl.multifd.address import Abort, Address, Listener, TLSFiles, connect
-from numcodecs_qpl.multifd.channel import RecvChannel, SendChannel
-from numcodecs_qpl.multifd.connection import Connection
-from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
+from numcodecs_qpl.multifd.errors import MultiFDError, NoAnswerError, OutcomeUnknownError, PeerClosedError
 from numcodecs_qpl.multifd.intake import Arrival, Intake
-from numcodecs_qpl.multifd.methods import MigrationParameters, MultiFDPages, SendParams, get_ops
-from numcodecs_qpl.multifd.ram import RAMBlock
+from numcodecs_qpl.multifd.methods import MigrationParameters, get_ops
+from numcodecs_qpl.multifd.opening import read_opening
+from numcodecs_qpl.multifd.pair import Pair
+from numcodecs_qpl.multifd.recode import Recoding
+from numcodecs_qpl.multifd.returnpath import Confirmation
+from numcodecs_qpl.multifd.savevm import SavevmReader
 from numcodecs_qpl.multifd.threads import start
 from numcodecs_qpl.multifd.vmdescription import DescriptionFinder
 
@@ -38,6 +43,16 @@ LOOK_THERE = (
     "; look at what the QEMU (or the relay) there wrote: a QEMU refuses a uuid or a number of multifd-channels "
     "other than its own"
 )
+NO_RETURN_PATH = (
+    "the source has not opened the return path: if the destination refuses the guest's devices, the source says that "
+    "the migration has completed, and no guest runs. Turn on return-path in both QEMUs (QMP migrate-set-capabilities)"
+)
+LOOK_FOR_THE_GUEST = (
+    "Everything had been passed on, and the guest may run at the destination: ask the QEMU there (QMP query-status) "
+    "before you let the source's guest run"
+)
+DELIVERY_SECONDS = 5.0
+"""Time that a migration which fails here has to deliver what the source has sent."""
 OPENER_SECONDS = 1.0  # how long the end waits for name resolution, which nothing can interrupt
 
 
@@ -56,37 +71,6 @@ class RelayCounts:
     packets: int = 0
     normal_pages: int = 0
     zero_pages: int = 0
-
-
-@dataclass
-class _Pair:
-    """A connection that came, and the one that it was opened onward with."""
-
-    source: Connection
-    onward: Connection
-    source_ended: bool = False
-
-    def abort(self) -> None:
-        self.source.abort()
-        self.onward.abort()
-
-    def close(self) -> None:
-        self.source.close()
-        self.onward.close()
-
-
-class _PacketMemory(RAMBlock):
-    """Memory for the pages of one packet, one after the other from its beginning."""
-
-    def __init__(self, page_size: int) -> None:
-        super().__init__("", wire.PACKET_SIZE, page_size, bytearray(wire.PACKET_SIZE))
-        self._places = np.arange(len(self.pages), dtype=np.uint64) * np.uint64(page_size)
-
-    def pages_of(self, packet: wire.Packet) -> MultiFDPages:
-        return MultiFDPages(self, self._places[: packet.normal_pages], packet.zero)
-
-    def runs(self, offsets: wire.Offsets) -> list[memoryview]:
-        return [self.view[: len(offsets) * self.page_size]] if len(offsets) else []
 
 
 class Relay:
@@ -114,7 +98,8 @@ class Relay:
     refused : callable
         ``refused(reason)`` is told of each connection that was turned away.
     warned : callable
-        ``warned(text)`` is told once of what is missing, if nothing passes for ten seconds or nothing was recoded.
+        ``warned(text)`` is told of what is missing: the return path, and, once, of what may be the cause if nothing
+        passes for ten seconds or nothing was recoded.
 
     Attributes
     ----------
@@ -138,9 +123,7 @@ class Relay:
         warned: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.counts = RelayCounts()
-        self._decode = decode
-        self._encode = get_ops(encode)
-        self._parameters = parameters or MigrationParameters()
+        self._recoding = Recoding(decode, get_ops(encode), parameters or MigrationParameters(), page_size)
         self._page_size = page_size
         self._timeout = timeout
         self._link_timeout = link_timeout
@@ -154,14 +137,16 @@ class Relay:
         self._opener = threading.Thread(target=self._open_waiting, name="opener", daemon=True)
         self._waiting: list[Arrival] = []  # not opened onward yet; the main connection is the first
         self._initial: dict[int, wire.InitialPacket] = {}
-        self._pairs: dict[int | str, _Pair] = {}
-        self._threads: list[threading.Thread] = []
+        self._pairs: dict[int | str, Pair] = {}
         self._running = 0  # directions of the connections that have come, of those that wait too
         self._changed = threading.Condition()
         self._error: Exception | None = None
         self._main_came = False
         self._ended = False
-        self._complete = False  # all that matters of the main channel has come
+        self._return_path: bool | None = False  # the destination will confirm; None if that cannot be known
+        self._passed_on = False  # all that matters of the main channel
+        self._description = DescriptionFinder()
+        self._confirmation = Confirmation()
         self._started = 0.0
         self._cpu_started = 0.0
 
@@ -170,11 +155,14 @@ class Relay:
 
         Raises
         ------
+        OutcomeUnknownError
+            If everything was passed on, and then the destination did not answer any more.
         MultiFDError
             If a packet breaks the protocol, the far side cannot be reached, a connection broke, nothing passed for
-            `timeout`, or the source ended before the migration was complete. Whatever is raised, all connections were
-            ended before.
+            `timeout`, the source ended before the migration was complete, or the destination refused it. Whatever is
+            raised, all connections were ended before.
         """
+        finished = False
         try:
             start(self._opener)
             self._intake.start()
@@ -183,30 +171,50 @@ class Relay:
                 if self._received() > seen or not self._running:
                     quiet_since, seen = time.monotonic(), self._received()
                 elif time.monotonic() - quiet_since > self._timeout:
-                    raise MultiFDError(f"nothing passed for {self._timeout:g} s; {self._missing()}")
-                elif time.monotonic() - quiet_since > SILENT_SECONDS and not self._complete:
+                    self._fail(NoAnswerError(f"nothing passed for {self._timeout:g} s; {self._missing()}"))
+                    break
+                elif time.monotonic() - quiet_since > SILENT_SECONDS and not self._passed_on:
                     self._warn_once(f"nothing has passed for {SILENT_SECONDS:g} s; {self._missing()}")
             if self._error is None and not self._initial:
                 self._warn_once(f"nothing was recoded; {self._missing()}")
+            finished = self._error is None and not self._running
         finally:
-            # First of all, so that both QEMUs know at once.
+            self._close(finished)
+        if isinstance(self._error, NoAnswerError) and self._passed_on:
+            raise OutcomeUnknownError(f"{self._error}. {LOOK_FOR_THE_GUEST}") from self._error
+        if self._error is not None:
+            raise self._error
+
+    def _close(self, finished: bool) -> None:
+        try:
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
             self._abort()
-            for pair in self._pairs.values():
-                pair.abort()
             self._intake.close()
             with contextlib.suppress(RuntimeError):  # it was not started
                 self._opener.join(OPENER_SECONDS)
             for arrival in self._waiting:
                 arrival.connection.close()
-            for thread in self._threads:
-                thread.join()
+            if not finished:
+                self._deliver()
+        finally:
             for pair in self._pairs.values():
-                pair.close()
-        if self._error is not None:
-            raise self._error
+                if finished:
+                    pair.close()
+                else:
+                    pair.fail()
+
+    def _deliver(self) -> None:
+        """Pass on what the source has sent on the multifd channels."""
+        main = self._pairs.get(MAIN)
+        # A source closes its channels when its main connection breaks. Where everything was passed on, it closes them
+        # by itself, as soon as the destination has everything.
+        if main is not None and (self._error is not None or not self._passed_on):
+            main.fail()
+        deadline = time.monotonic() + DELIVERY_SECONDS
+        for pair in self._pairs.values():
+            pair.join_forward(max(0.0, deadline - time.monotonic()))
 
     def _over(self) -> bool:
         """Wait a little; return True if all has come to its end."""
@@ -244,17 +252,22 @@ class Relay:
         Returns
         -------
         dict
-            ``"packets"``; ``"pages"``: ``"normal"`` and ``"zero"`` ones in packets; ``"bytes_in"``, ``"bytes_out"``:
-            what came from the source and went onward, on all connections; ``"ratio"``: the former over the latter;
-            ``"seconds"`` since the main connection came; ``"cpu_seconds"`` of this process in these; ``"path"`` that
-            was in force when the relay was made, and the ``"blocks"`` (pages) that each path has compressed and
-            decompressed.
+            ``"return_path"``: the source has opened it (None: not known); ``"passed_on"``: all of the main channel has
+            gone to the next hop; ``"confirmed"``: the destination has said on the return path that it has loaded
+            everything; ``"packets"``; ``"pages"``: ``"normal"`` and ``"zero"`` ones in packets; ``"bytes_in"``,
+            ``"bytes_out"``: what came from the source and went onward, on all connections; ``"ratio"``: the former over
+            the latter; ``"seconds"`` since the main connection came; ``"cpu_seconds"`` of this process in these;
+            ``"path"`` that was in force when the relay was made, and the ``"blocks"`` (pages) that each path has
+            compressed and decompressed.
         """
         pairs = list(self._pairs.values())
         bytes_in = sum(pair.source.received for pair in pairs)
         bytes_out = sum(pair.onward.sent for pair in pairs)
         done = _core.stats()
         return {
+            "return_path": self._return_path,
+            "passed_on": self._passed_on,
+            "confirmed": self._confirmation.came,
             "packets": self.counts.packets,
             "pages": {"normal": self.counts.normal_pages, "zero": self.counts.zero_pages},
             "bytes_in": bytes_in,
@@ -308,7 +321,7 @@ class Relay:
 
     def _open(self, party: int | str, arrival: Arrival) -> None:
         try:
-            pair = _Pair(arrival.connection, self._connect())
+            pair = Pair(arrival.connection, self._connect())
         except MultiFDError as error:
             if party == MAIN:
                 raise
@@ -317,7 +330,10 @@ class Relay:
                 "multifd-channels to the same number in both QEMUs"
             ) from error
         pair.onward.advice = LOOK_THERE
-        forward = self._pass_main if arrival.initial is None else partial(self._recode, arrival.initial.id)
+        if arrival.initial is None:
+            forward, back = self._pass_main, self._pass_main_back
+        else:
+            forward, back = partial(self._recode, arrival.initial.id), self._pass_back
         with self._changed:
             if self._ended:
                 pair.close()
@@ -326,19 +342,15 @@ class Relay:
             for connection in (pair.source, pair.onward):
                 connection.limit_silence(self._link_timeout)
             self._pairs[party] = pair
-            for work in (partial(forward, head=arrival.head), self._pass_back):
+            for work in (partial(self._forward, forward, arrival.head), back):
                 thread = threading.Thread(target=self._guard, args=(work, pair, party), name=f"{party}")
-                self._threads.append(start(thread))
+                pair.threads.append(start(thread))
 
-    def _guard(self, work: Callable[[_Pair], None], pair: _Pair, party: int | str) -> None:
+    def _guard(self, work: Callable[[Pair], None], pair: Pair, party: int | str) -> None:
         try:
             work(pair)
         except Exception as error:  # of whatever kind: `run` raises it, and nobody waits for this thread
-            # On a multifd channel the far side has nothing to say, and once it has all pages it may close before the
-            # source does. On the main channel even a late reset means that it did not take all that it was sent.
-            done = party != MAIN and (pair.source_ended or self._complete)
-            if not (work == self._pass_back and done):
-                self._fail(error, party)
+            self._fail(error, party)
         finally:
             with self._changed:
                 self._running -= 1
@@ -348,63 +360,98 @@ class Relay:
         if isinstance(error, MultiFDError) and party is not None:
             error.locate(party)
         with self._changed:
-            if self._error is None:
+            # The guest is there once the destination has confirmed it, and connections that this relay ends break.
+            if self._error is None and not self._ended and not self._confirmation.came:
                 self._error = error
             self._changed.notify_all()
 
     # ---- Bytes ----
 
-    def _pass_main(self, pair: _Pair, head: bytes) -> None:
+    @staticmethod
+    def _forward(passing: Callable[[Pair], None], head: bytes, pair: Pair) -> None:
         pair.onward.send([head])
-        description = DescriptionFinder()
-        piece = memoryview(bytearray(PIECE))
-        while size := pair.source.read_some(piece):
-            self._complete = description.add(piece[:size]) is not None
-            pair.onward.send([piece[:size]])
+        passing(pair)
         pair.source_ended = True
         pair.onward.end()
-        if not self._complete:
+
+    def _pass_main(self, pair: Pair) -> None:
+        passing = _PassedOn(pair, self._find_end)
+        self._return_path = read_opening(SavevmReader(io.BufferedReader(passing), self._page_size)).return_path
+        if self._return_path is False:
+            self._warned(NO_RETURN_PATH)
+        piece = bytearray(PIECE)
+        while passing.readinto(piece):
+            pass
+        if not self._passed_on:
             raise PeerClosedError(
                 "the source ended before the description of the device state: the migration has failed"
             )
 
-    def _pass_back(self, pair: _Pair) -> None:
-        piece = memoryview(bytearray(PIECE))
-        while size := pair.onward.read_some(piece):
-            pair.source.send([piece[:size]])
-        pair.source.end()
+    def _find_end(self, data: memoryview) -> None:
+        self._passed_on = self._description.add(data) is not None
 
-    def _recode(self, party: int, pair: _Pair, head: bytes) -> None:
-        pair.onward.send([head])
-        page_count = wire.pages_in_packet(self._page_size)
-        memory = _PacketMemory(self._page_size)
-        params = SendParams(party, self._page_size, page_count, self._parameters)
-        recv = RecvChannel(pair.source, party, self._page_size, self._decode)
-        send = SendChannel(pair.onward, params, self._encode)
+    def _pass_main_back(self, pair: Pair) -> None:
+        for data in pair.onward.pieces(PIECE):
+            self._confirmation.add(data)
+            pair.source.send([data])
+        if not self._passed_on:
+            raise PeerClosedError(
+                f"{pair.onward.name} ended the main connection before the source had sent everything{LOOK_THERE}"
+            )
+        if self._return_path and not self._confirmation.came:
+            raise PeerClosedError(
+                f"{pair.onward.name} ended the main connection and has not confirmed that it has loaded the guest"
+                f"{LOOK_THERE}"
+            )
+        self._end_source(pair)
+
+    def _recode(self, channel: int, pair: Pair) -> None:
+        self._recoding.run(channel, pair, self._count)
+
+    def _count(self, packet: wire.Packet) -> None:
+        with self._changed:
+            self.counts.packets += 1
+            self.counts.normal_pages += packet.normal_pages
+            self.counts.zero_pages += packet.zero_pages
+
+    def _pass_back(self, pair: Pair) -> None:
         try:
-            while (packet := recv.read()) is not None:
-                if isinstance(packet, wire.DeviceStatePacket):
-                    pair.onward.send([wire.pack_device_state(packet)])
-                    recv.read_device_state(packet, lambda data: pair.onward.send([data]))
-                    continue
-                pages = memory.pages_of(packet)
-                if packet.normal_pages or packet.zero_pages:
-                    recv.read_pages(packet, pages)
-                try:
-                    send.send(recv.header, packet, pages)
-                except PeerClosedError:
-                    # QEMU up to 7.2 sends packets of nothing, also after the last SYNC, when the destination may go.
-                    if packet.normal_pages or packet.zero_pages or packet.flags & wire.FLAG_SYNC:
-                        raise
-                with self._changed:
-                    self.counts.packets += 1
-                    self.counts.normal_pages += packet.normal_pages
-                    self.counts.zero_pages += packet.zero_pages
-        except MultiFDError as error:
-            recv.locate(error)
-            raise
-        finally:
-            recv.close()
-            send.close()
-        pair.source_ended = True
-        pair.onward.end()
+            for data in pair.onward.pieces(PIECE):
+                pair.source.send([data])
+        except PeerClosedError:
+            # A destination has nothing to say on a multifd channel. Once it has all pages it may close the channel
+            # before the source does.
+            if not (pair.source_ended or self._passed_on):
+                raise
+        self._end_source(pair)
+
+    def _end_source(self, pair: Pair) -> None:
+        if not self._ended:  # a pair that fails is reset
+            pair.source.end()
+
+
+class _PassedOn(io.RawIOBase):
+    """What the source sends; what is read from here has been passed on.
+
+    Parameters
+    ----------
+    pair : Pair
+        The connections.
+    note : callable
+        ``note(data)`` is called with each piece before it is passed on.
+    """
+
+    def __init__(self, pair: Pair, note: Callable[[memoryview], None]) -> None:
+        self._pair = pair
+        self._note = note
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        view = view[: self._pair.source.read_some(view)]
+        if view:
+            self._note(view)
+            self._pair.onward.send([view])
+        return len(view)

@@ -73,7 +73,7 @@ class TLSConnection(Connection):
                 with contextlib.suppress(PeerClosedError):
                     self._transmit([self._outgoing.read()])  # it says to the other side what is wrong
                 if error.reason == "WRONG_VERSION_NUMBER":  # OpenSSL's name for bytes that are no TLS record
-                    raise PeerClosedError(f"{self._name} does not speak TLS") from error
+                    raise PeerClosedError(f"{self.name} does not speak TLS") from error
                 raise
             else:
                 break
@@ -86,7 +86,7 @@ class TLSConnection(Connection):
         except OSError as error:
             raise self._broken(error) from error
         if not size:
-            raise PeerClosedError(f"the connection to {self._name} broke: it ended without TLS's good-bye")
+            raise PeerClosedError(f"the connection to {self.name} broke: it ended without TLS's good-bye")
         with self._lock:
             self._incoming.write(self._encrypted[:size])
 
@@ -126,7 +126,7 @@ class TLSConnection(Connection):
         except ssl.SSLZeroReturnError:  # instead of nothing, where this side has said good-bye before
             self._peer_ended = True
         except ssl.SSLError as error:
-            raise PeerClosedError(f"the connection to {self._name} broke: {error}") from error
+            raise PeerClosedError(f"the connection to {self.name} broke: {error}") from error
         self._ready = memoryview(b"".join(pieces))
 
     def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:

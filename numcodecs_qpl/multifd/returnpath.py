@@ -1,0 +1,43 @@
+"""What the destination tells the source on the main connection, if the source has opened the return path.
+
+Messages have a type and a length (u16, big-endian) and as many bytes (QEMU's ``migration/migration.c``, 7.2 to 11.1).
+"""
+
+from __future__ import annotations
+
+import struct
+
+HEAD = struct.Struct(">HH")
+SHUT, PONG, SWITCHOVER_ACK = 1, 2, 7
+"""Types of message (``MIG_RP_MSG_*``)."""
+
+
+def message(kind: int, data: bytes = b"") -> bytes:
+    """Return a message as it is sent."""
+    return HEAD.pack(kind, len(data)) + data
+
+
+class Confirmation:
+    """The destination's last message, SHUT with a status of 0: it has loaded everything.
+
+    Attributes
+    ----------
+    came : bool
+        It has come.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._left = bytearray()
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Take the next bytes that the destination has sent."""
+        self._left += data
+        while len(self._left) >= HEAD.size:
+            kind, size = HEAD.unpack_from(self._left)
+            if len(self._left) < HEAD.size + size:
+                return
+            body = self._left[HEAD.size : HEAD.size + size]
+            del self._left[: HEAD.size + size]
+            if kind == SHUT:
+                self.came = size == 4 and not any(body)
