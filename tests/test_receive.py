@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -55,9 +55,9 @@ BEGINNINGS = "the main channel begins with 0x5145564d, a multifd channel with 0x
 OURS = UUID("12345678-9abc-def0-1234-56789abcdef0")
 
 
-def command(folder: Path, *more: str, channels: int = 2) -> Command:
+def command(folder: Path, *more: str, channels: int = 2, prefix: Sequence[str] = ()) -> Command:
     words = ["--listen", f"unix:{folder}/s", "--channels", str(channels), "--output", f"{folder}/out"]
-    return Command("receive", *words, *more)
+    return Command("receive", *words, *more, prefix=prefix)
 
 
 def failed(*words: str) -> tuple[int, str]:
@@ -600,7 +600,7 @@ def test_a_main_channel_of_another_version_is_an_error(folder: Path) -> None:
 
 @pytest.mark.parametrize("exists", [False, True])
 @pytest.mark.parametrize("output", ["raw", "zarr"])
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_ends_it_and_leaves_nothing(
     folder: Path, number: signal.Signals, status: int, output: str, exists: bool
 ) -> None:
@@ -636,6 +636,76 @@ def test_a_signal_at_the_very_beginning_ends_it_too(folder: Path, command: str, 
             finally:
                 receiver.kill()
         assert not list(folder.iterdir())
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from numcodecs_qpl.cli import main
+from numcodecs_qpl.multifd import output
+from numcodecs_qpl.multifd.address import Listener
+
+def slow(function):
+    def wrapped(*arguments, **more):
+        result = function(*arguments, **more)
+        time.sleep(0.2)
+        return result
+    return wrapped
+
+Path.rename = slow(Path.rename)
+Listener.close = slow(Listener.close)
+output.shutil.rmtree = slow(output.shutil.rmtree)
+sys.exit(main(sys.argv[2:]))
+"""
+"""The command, whose ends take long enough for a signal to come meanwhile."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("words", ["receive", "relay"])
+def test_later_signals_do_not_interrupt_the_cleaning_up(folder: Path, words: str, number: signal.Signals) -> None:
+    prefix = [sys.executable, "-c", SLOW]
+    if words == "receive":
+        program = command(folder, prefix=prefix)
+    else:
+        onward = ["--connect", f"unix:{folder}/t", "--from", "none", "--to", "qpl"]
+        program = Command("relay", "--listen", f"unix:{folder}/s", *onward, prefix=prefix)
+    with program, socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(f"{folder}/s")
+        for again in (number, signal.SIGTERM, signal.SIGINT):
+            program.signal(again)
+            time.sleep(0.1)
+        began = time.monotonic()
+        done = program.finish()
+    assert time.monotonic() - began < 3
+    assert done.returncode == 128 + number
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count('{"ended": ') == (words == "relay")
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moved", [1, 5])
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_signal_while_the_output_is_moved_leaves_nothing(
+    folder: Path, number: signal.Signals, moved: int, exists: bool
+) -> None:
+    if exists:
+        (folder / "out").mkdir()
+    with command(folder, prefix=[sys.executable, "-c", SLOW]) as receiver:
+        source = Replay(folder / "s", IDLE.connections)
+        wait_until(lambda: len(list(folder.glob("out/[!i]*"))) >= moved, "the first files")
+        receiver.signal(number)
+        done = receiver.finish()
+        source.join()
+    assert (done.returncode, done.stdout) == (128 + number, "")
+    assert {path.name for path in folder.rglob("*")} == ({"out"} if exists else set())
+
+
+def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored(folder: Path) -> None:
+    with command(folder, prefix=["nohup"]) as receiver:
+        receiver.signal(signal.SIGHUP)
+        Replay(folder / "s", IDLE.connections).join()
+        assert receiver.finish().returncode == 0
 
 
 def receiving(folder: Path) -> bool:

@@ -531,6 +531,26 @@ def test_stats_that_cannot_be_written_are_an_error(folder: Path, sink: Sink) -> 
     assert said == f"numcodecs-qpl: error: {stats} cannot be written: No such file or directory\n"
 
 
+@pytest.mark.parametrize(("stream", "status"), [("2", 0), ("1", 1)], ids=["stderr", "stdout"])
+def test_a_migration_passes_and_is_counted_though_what_is_said_cannot_be_written(
+    folder: Path, stream: str, status: int
+) -> None:
+    stats = folder / "stats.json"
+    words = ["--listen", f"unix:{folder}/in", "--connect", f"unix:{folder}/end", "--from", "none", "--to", "qpl"]
+    prefix = ["sh", "-c", f'exec "$@" {stream}>/dev/full', "sh"]
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{folder}/end")
+        server.listen(16)
+        with Command("relay", *words, "--stats", str(stats), prefix=prefix) as middle:
+            replay = Replay(folder / "in", [IDLE.main])  # without multifd, which is a warning at the end
+            with server.accept()[0] as destination:
+                while destination.recv(1 << 16):
+                    pass
+            assert middle.finish().returncode == status
+            replay.join()
+    assert json.loads(stats.read_text())["ended"] == "complete"
+
+
 # ---- What stands still ------------------------------------------------------------------------------------------
 
 

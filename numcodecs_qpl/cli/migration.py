@@ -7,10 +7,10 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 from uuid import UUID
 
 from numcodecs_qpl._core import HUFFMAN, QplError, check_settings
@@ -27,9 +27,6 @@ from numcodecs_qpl.multifd.wire import pages_in_packet
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
 
-TERMINATED = 143
-"""Exit status after SIGTERM: a shell's own for it."""
-
 MAX_CHANNELS = 255
 MAX_LINK_SECONDS = 32767  # Linux's limit of TCP_KEEPIDLE
 INSTALL = 'pip install "numcodecs-qpl[migration]"'
@@ -37,7 +34,17 @@ METHODS = [method.value for method in MultiFDCompression]
 
 
 class Terminated(BaseException):
-    """SIGTERM came."""
+    """SIGTERM came, or SIGHUP, as from a terminal that was closed.
+
+    Attributes
+    ----------
+    status : int
+        The exit status: a shell's own for the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
 
 
 # ---- receive ------------------------------------------------------------------------------------
@@ -98,13 +105,13 @@ def _receive(arguments: argparse.Namespace, command: argparse.ArgumentParser) ->
         return failed('--format zarr needs zarr: pip install "numcodecs-qpl[zarr]"')
     try:
         _check_settings(command)
-        with _terminable(), contextlib.ExitStack() as stack:
-            with _signals_held():
-                make = OUTPUTS[arguments.format]
-                output = make(arguments.output, arguments.page_size, arguments.max_device_state << 20)
-                stack.callback(output.discard)
-                listener = Listener(arguments.listen)
-                stack.callback(listener.close)
+        with _Signals() as signals, contextlib.ExitStack() as stack:
+            make = OUTPUTS[arguments.format]
+            output = make(arguments.output, arguments.page_size, arguments.max_device_state << 20)
+            stack.callback(output.discard)
+            listener = Listener(arguments.listen)
+            stack.callback(listener.close)
+            signals.let_come()
             receiver = Receiver(
                 listener,
                 output,
@@ -120,8 +127,8 @@ def _receive(arguments: argparse.Namespace, command: argparse.ArgumentParser) ->
         return failed(str(error))
     except OSError as error:
         return failed(f"{arguments.output} cannot be written: {error}")
-    except Terminated:
-        return TERMINATED
+    except Terminated as error:
+        return error.status
     pages, blocks = manifest["pages"], len(manifest["blocks"])
     print(
         f"{arguments.output}: {blocks} RAM blocks; {pages['normal']} pages, {pages['zero']} zero ones, "
@@ -206,8 +213,7 @@ def _relay(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> i
     _check_effect(arguments, command)
     try:
         _check_settings(command)
-        with _terminable(), contextlib.ExitStack() as stack, contextlib.ExitStack() as held:
-            held.enter_context(_signals_held())
+        with _Signals() as signals, contextlib.ExitStack() as stack:
             tls_context(arguments.connect, tls, server=False)  # tells now what would fail later
             listener = Listener(arguments.listen, tls)
             stack.callback(listener.close)
@@ -224,11 +230,11 @@ def _relay(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> i
                 refused=_say_refused,
                 warned=_warn,
             )
-            return _run_relay(relay, arguments.stats, held.close)
+            return _run_relay(relay, arguments.stats, signals)
     except MultiFDError as error:
         return failed(str(error))
-    except Terminated:
-        return TERMINATED
+    except Terminated as error:
+        return error.status
 
 
 def _tls_files(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> TLSFiles | None:
@@ -252,10 +258,10 @@ def _check_effect(arguments: argparse.Namespace, command: argparse.ArgumentParse
         command.error(f"--listen {arguments.listen} and --connect {arguments.connect} are the same socket")
 
 
-def _run_relay(relay: Relay, stats: Path | None, let_signals_come: Callable[[], None]) -> int:
+def _run_relay(relay: Relay, stats: Path | None, signals: _Signals) -> int:
     ended, error_text, status = "failed", None, OK
     try:
-        let_signals_come()  # not before: whatever ends a relay that could be connected to, the line is written
+        signals.let_come()  # not before: whatever ends a relay that could be connected to, the line is written
         with _progress(lambda: _relaying(relay)):
             relay.run()
         ended = "complete"
@@ -264,16 +270,17 @@ def _run_relay(relay: Relay, stats: Path | None, let_signals_come: Callable[[], 
             ended = "unknown"
         error_text = str(error)
         status = failed(error_text)
-    except Terminated:
-        ended, status = "terminated", TERMINATED
+    except Terminated as error:
+        ended, status = "terminated", error.status
     except KeyboardInterrupt:
         ended = "interrupted"
         raise
     finally:
+        signals.hold()
         line = json.dumps({"ended": ended, "error": error_text, **relay.statistics()})
-        print(line)
         if stats is not None:
             status = _write(stats, line + "\n") or status
+        print(line, flush=True)
     return status
 
 
@@ -372,46 +379,61 @@ def _check_settings(command: argparse.ArgumentParser) -> None:
 
 
 def _say_refused(reason: str) -> None:
-    print(f"refused a connection: {reason}", file=sys.stderr, flush=True)
+    _tell(f"refused a connection: {reason}")
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    _tell(f"warning: {text}")
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated`, so that what was begun is ended as after an error."""
-
-    def terminate(number: int, frame: object) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _tell(line: str) -> None:
+    with contextlib.suppress(OSError):  # a migration goes on without its log
+        print(line, file=sys.stderr, flush=True)
 
 
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait until what is made in here can be cleaned up.
+class _Signals:
+    """Has the first SIGINT, SIGTERM or SIGHUP end the command as an error does, by an exception.
+
+    The first signal waits until `let_come` is called, so that what is made before can be cleaned up. Later signals are
+    ignored: they would interrupt the cleaning up. So is a signal that the process was started to ignore (nohup).
 
     Not by the thread's signal mask: NumPy's libraries have threads, which take the signal then, and Python handles it
     in the main thread all the same.
     """
-    came: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+
+    def __init__(self) -> None:
+        self._waits = True
+        self._first: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+
+    def hold(self) -> None:
+        """Have signals wait again."""
+        self._waits = True
+
+    def let_come(self) -> None:
+        """Raise KeyboardInterrupt (SIGINT) or `Terminated` when the first signal comes, or now if it came."""
+        self._waits = False
+        if self._first is not None:
+            self._raise(self._first)
+
+    def _take(self, number: int, frame: object) -> None:
+        if self._first is None:
+            self._first = number
+            if not self._waits:
+                self._raise(number)
+
+    def _raise(self, number: int) -> NoReturn:
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
 def _progress(text: Callable[[], str]) -> AbstractContextManager[Any]:

@@ -126,14 +126,15 @@ class Intake:
         start(self._thread)
 
     def close(self) -> None:
-        """Accept no more, and turn away whoever has not been taken; `take` is not called any more then."""
-        self._closing.set()
-        self._listener.close()
-        with contextlib.suppress(RuntimeError):  # not started, or a signal came meanwhile: it finds the listener closed
-            self._thread.join()  # from here on nobody else comes
+        """Accept no more, and turn away the connections that have not been taken. `take` is not called after this."""
+        # First all that makes the threads end, then the waiting, which a signal may interrupt.
         with self._lock:
+            self._closing.set()
             for stranger in self._strangers:
                 stranger.turn_away("")
+        self._listener.close()
+        with contextlib.suppress(RuntimeError):  # not started, or a signal came meanwhile: it finds the listener closed
+            self._thread.join()
         for thread in self._introductions:
             thread.join()
 
@@ -176,6 +177,8 @@ class Intake:
 
     def _find_place(self, stranger: _Stranger) -> bool:
         with self._lock:
+            if self._closing.is_set():
+                return False
             if len(self._strangers) >= MAX_STRANGERS:
                 oldest = next((other for other in self._strangers if not other.heard), None)
                 if oldest is None:

@@ -74,6 +74,8 @@ class Output(ABC):
         self._device_files: dict[str, IO[bytes]] = {}
         self._block_files: list[IO[bytes]] = []
         self._device_state = 0
+        self._moved: list[str] = []
+        self._complete = False
         self._lock = threading.Lock()
 
     def add_block(self, name: str, used_length: int) -> RAMBlock:
@@ -157,21 +159,30 @@ class Output(ABC):
             sync(path)
         for path in self._work.iterdir():
             if path != whole:
-                path.rename(self._folder / path.name)
+                self._move(path.name)
         sync(self._folder)
-        whole.rename(self._folder / MANIFEST)
+        self._move(MANIFEST)
+        sync(self._folder)
+        self._complete = True
         self._work.rmdir()
-        sync(self._folder)
+
+    def _move(self, name: str) -> None:
+        self._moved.append(name)  # first, as a signal may come between the two
+        (self._work / name).rename(self._folder / name)
 
     @abstractmethod
     def _finish_block(self, block: RAMBlock) -> dict[str, Any]:
         """See that a block's memory is stored; returns what the manifest says of it."""
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Leave nothing behind, unless `complete` came to its end."""
         for file in [*self._device_files.values(), *self._block_files]:
             with contextlib.suppress(OSError):  # the disk may be full
                 file.close()
+        if not self._complete:
+            for name in reversed(self._moved):  # the manifest first
+                with contextlib.suppress(OSError):  # it was not moved
+                    (self._folder / name).rename(self._work / name)
         shutil.rmtree(self._work, ignore_errors=True)
         if self._is_new:
             with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 import time
@@ -128,19 +129,15 @@ class Receiver(RAMSink):
         OSError
             If the output cannot be written.
         """
-        done = False
-        try:
+        with contextlib.ExitStack() as stack:  # runs what is left of it if a signal interrupts one part
+            stack.callback(self._output.discard)
+            stack.callback(self._stop)
+            stack.callback(self._intake.close)
             self._intake.start()
             self._wait()
             seconds = time.monotonic() - (self._started or 0.0)
             manifest = self._manifest(seconds)
             self._output.complete(list(self.blocks.values()), manifest)
-            done = True
-        finally:
-            self._intake.close()
-            self._stop()
-            if not done:
-                self._output.discard()
         return manifest
 
     def bytes_received(self) -> int:
