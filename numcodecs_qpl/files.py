@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` make a file beside `path`, and give it that name when it is done; nothing is left where it fails.
+    """Have `write` make a file beside `path`, and rename it to `path` when it is done. A failure leaves nothing.
 
     Parameters
     ----------
@@ -19,8 +20,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     Raises
     ------
     OSError
-        If it can't be written.
+        If it can't be written, or `path` is there and is not a file: a device or a pipe would be replaced.
     """
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "it is there, and is not a file", str(path))
     # A folder by mkdtemp: nobody else can put a symlink into it, and `write` creates a file with the umask's mode.
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
         beside = Path(folder) / path.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,21 @@ def test_no_symlink_that_another_user_can_put_there_is_written_through(tmp_path:
     assert (tmp_path / "s.json").read_text() == "stats"
     assert not (tmp_path / "s.json").is_symlink()
     assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_not_a_file_is_not_replaced(tmp_path: Path, make: Callable[[Path], None], linked: bool) -> None:
+    thing = tmp_path / "thing"
+    make(thing)
+    path = tmp_path / "link" if linked else thing
+    if linked:
+        path.symlink_to(thing)
+    with pytest.raises(FileExistsError, match="is not a file"):
+        write_whole(path, lambda beside: beside.write_text("stats"))
+    assert path.is_symlink() == linked
+    assert thing.is_fifo() or thing.is_dir()
+    assert {each.name for each in tmp_path.iterdir()} == {"thing", path.name}
 
 
 @pytest.mark.parametrize("umask", [0o002, 0o027, 0o077])

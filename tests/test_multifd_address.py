@@ -10,6 +10,7 @@ import ssl
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from numcodecs_qpl.multifd import MultiFDError
 from numcodecs_qpl.multifd.address import (
@@ -108,6 +110,8 @@ def test_what_a_terminal_would_obey_is_escaped_in_messages(tmp_path: Path) -> No
         ("tcp:0.0.0.0:9", "tcp:192.0.2.1:9"),  # RFC 5737: nobody's
         ("tcp:[::]:9", "tcp:127.0.0.1:9"),
         ("tcp:0.0.0.0:9", "tcp:no-such-host.invalid:9"),
+        ("tcp:127.0.0.2:9", "tcp:0.0.0.0:9"),
+        ("tcp:[::1]:9", "tcp:[::ffff:127.0.0.1]:9"),
         ("unix:/nowhere/a", "unix:/nowhere/b"),
         ("unix:/nowhere/a", "tcp::9"),
         ("tcp::9", "unix:/nowhere/a"),
@@ -136,6 +140,25 @@ def test_connecting_to_a_listener_that_never_accepts_has_a_deadline(
         text = f"unix:{tmp_path}/s" if family == socket.AF_UNIX else f"tcp::{server.getsockname()[1]}"
         with pytest.raises(MultiFDError, match=r"^cannot connect to .*: it has not accepted for 0\.5 s$"):
             connect(parse_address(text))
+
+
+def test_a_tls_handshake_that_goes_on_for_ever_has_a_deadline(files: TLSFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numcodecs_qpl.multifd.address.HANDSHAKE_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            with server.accept()[0] as sock, contextlib.suppress(OSError):
+                for byte in b"\x16\x03\x03\x3f\xff\x02" + bytes(40):  # a record that has room for many more
+                    sock.sendall(bytes([byte]))
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(MultiFDError, match=r"^cannot connect to tls:.*: timed out$"):
+            connect(Address("tls", host="127.0.0.1", port=server.getsockname()[1]), files)
+        assert 0.4 < time.monotonic() - began < 2
+        thread.join()
 
 
 # ---- Unix sockets -----------------------------------------------------------------------------------------------
@@ -184,6 +207,21 @@ def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) -> None
     first.accept().close()  # the one that looked whether anybody listens
     exchange(first)
     first.close()
+
+
+def test_a_socket_whose_listener_is_busy_is_left_alone(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(socket.socket(socket.AF_UNIX))
+        busy.bind(f"{tmp_path}/s")
+        busy.listen(0)
+        stack.enter_context(socket.socket(socket.AF_UNIX)).connect(f"{tmp_path}/s")  # the queue is full
+        end = threading.Timer(5, busy.accept)  # of a connect that waits
+        end.start()
+        stack.callback(end.cancel)
+        began = time.monotonic()
+        with pytest.raises(MultiFDError, match=r"cannot listen on unix:.*/s: Address already in use"):
+            Listener(parse_address(f"unix:{tmp_path}/s"))
+        assert time.monotonic() - began < 2
 
 
 def make_file(path: Path) -> None:
@@ -360,6 +398,15 @@ def test_a_tls_file_of_another_kind_is_named(files: TLSFiles, server: bool, wron
 def test_a_key_of_another_certificate_is_named(files: TLSFiles, server: bool) -> None:
     trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(files.key)
     with pytest.raises(MultiFDError, match=r"TLS cannot use .*key.pem: .*mismatch"):
+        use("tls::1", files, server=server)
+
+
+@SIDES
+def test_a_key_with_a_passphrase_is_refused_without_asking(files: TLSFiles, server: bool) -> None:
+    key = serialization.load_pem_private_key(files.key.read_bytes(), None)
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    files.key.write_bytes(key.private_bytes(pem, pkcs8, serialization.BestAvailableEncryption(b"secret")))
+    with pytest.raises(MultiFDError, match=f"TLS refuses the key {files.key}: it is encrypted with a passphrase"):
         use("tls::1", files, server=server)
 
 

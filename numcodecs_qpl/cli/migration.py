@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -22,12 +23,13 @@ from numcodecs_qpl.multifd.errors import OutcomeUnknownError
 from numcodecs_qpl.multifd.output import MAX_DEVICE_STATE, OUTPUTS
 from numcodecs_qpl.multifd.receiver import Receiver
 from numcodecs_qpl.multifd.relay import Relay
-from numcodecs_qpl.multifd.wire import pages_in_packet
+from numcodecs_qpl.multifd.wire import PACKET_SIZE, pages_in_packet
 
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
 
 MAX_CHANNELS = 255
+MAX_STATE_MIB = 1 << 20
 MAX_LINK_SECONDS = 32767  # Linux's limit of TCP_KEEPIDLE
 INSTALL = 'pip install "numcodecs-qpl[migration]"'
 METHODS = [method.value for method in MultiFDCompression]
@@ -54,7 +56,7 @@ def add_receive(commands: Commands) -> None:
     """Describe ``numcodecs-qpl receive`` to argparse."""
     command = commands.add_parser(
         "receive",
-        help="take a live migration of QEMU, and keep the guest's memory",
+        help="take a live migration of QEMU and keep the guest's memory",
         description="Take one incoming multifd migration of QEMU (7.2 to 11), of any compression method, as a\n"
         "destination would, and write the guest's memory to files or to a zarr group, with the device\n"
         "state as it came and a manifest. The manifest comes last: without it DIR is not complete.",
@@ -66,7 +68,11 @@ def add_receive(commands: Commands) -> None:
     )
     _add_listen(command)
     command.add_argument(
-        "--channels", type=_channels, required=True, metavar="N", help="the source's multifd-channels, 1 to 255"
+        "--channels",
+        type=_whole_number("channels", MAX_CHANNELS),
+        required=True,
+        metavar="N",
+        help="the source's multifd-channels, 1 to 255",
     )
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new or empty folder")
     command.add_argument(
@@ -89,7 +95,7 @@ def add_receive(commands: Commands) -> None:
     )
     command.add_argument(
         "--max-device-state",
-        type=_mebibytes,
+        type=_whole_number("MiB", MAX_STATE_MIB),
         default=MAX_DEVICE_STATE >> 20,
         metavar="MIB",
         help="give up when the device state has more MiB than this (default: %(default)s)",
@@ -100,7 +106,7 @@ def add_receive(commands: Commands) -> None:
 
 def _receive(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> int:
     if arguments.listen.kind == "tls":
-        command.error("--listen cannot be tls: for receive; put `numcodecs-qpl relay` with TLS before it")
+        command.error("--listen cannot be tls:HOST:PORT for receive; put `numcodecs-qpl relay` with TLS before it")
     if arguments.format == "zarr" and missing("zarr"):
         return failed('--format zarr needs zarr: pip install "numcodecs-qpl[zarr]"')
     try:
@@ -162,8 +168,8 @@ def add_relay(commands: Commands) -> None:
             "relay --listen unix:/run/out.sock --connect tcp:10.0.0.2:4444 --from none --to qpl",
             "relay --listen tcp:10.0.0.2:4444 --connect unix:/run/in.sock --from qpl --to none",
         )
-        + "\nThe first stands on the source's host, the second on the destination's. Start them from the\n"
-        "destination backwards. In place of tcp, tls:HOST:PORT with --tls-cert, --tls-key and --tls-ca.",
+        + "\nThe first runs on the source's host, the second on the destination's. Start the second one first.\n"
+        "Instead of tcp:HOST:PORT, use tls:HOST:PORT with --tls-cert, --tls-key and --tls-ca.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_listen(command)
@@ -180,11 +186,16 @@ def add_relay(commands: Commands) -> None:
     tls = command.add_argument_group("TLS", "for an address of the kind tls:HOST:PORT; files in PEM format")
     tls.add_argument("--tls-cert", type=Path, metavar="FILE", help="our certificate")
     tls.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
-    tls.add_argument("--tls-ca", type=Path, metavar="FILE", help="the authority that the other relay's comes from")
+    tls.add_argument(
+        "--tls-ca",
+        type=Path,
+        metavar="FILE",
+        help="certificate of the authority that issued the other relay's certificate",
+    )
     tls.add_argument(
         "--verify-peer",
         action=argparse.BooleanOptionalAction,
-        help="a listener wants a certificate of who connects (the default)",
+        help="a listener asks for the certificate of the relay that connects (the default)",
     )
     command.add_argument(
         "--timeout",
@@ -195,7 +206,7 @@ def add_relay(commands: Commands) -> None:
     )
     command.add_argument(
         "--link-timeout",
-        type=_whole_seconds,
+        type=_whole_number("seconds", MAX_LINK_SECONDS),
         default=120,
         metavar="S",
         help="end when the other host has acknowledged nothing, or taken nothing, on a tcp or tls connection for S "
@@ -214,7 +225,7 @@ def _relay(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> i
     try:
         _check_settings(command)
         with _Signals() as signals, contextlib.ExitStack() as stack:
-            tls_context(arguments.connect, tls, server=False)  # tells now what would fail later
+            tls_context(arguments.connect, tls, server=False)  # reports now what would fail later
             listener = Listener(arguments.listen, tls)
             stack.callback(listener.close)
             relay = Relay(
@@ -238,7 +249,7 @@ def _relay(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> i
 
 
 def _tls_files(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> TLSFiles | None:
-    """The files of the TLS options, if TLS is asked for; what does not fit together is misuse."""
+    """The files of the TLS options, if an address is of the kind "tls"; options without effect are misuse."""
     files = (arguments.tls_cert, arguments.tls_key, arguments.tls_ca)
     wanted = [str(address) for address in (arguments.listen, arguments.connect) if address.kind == "tls"]
     if wanted and not all(files):
@@ -327,37 +338,31 @@ def _address(text: str) -> Address:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _channels(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_CHANNELS:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 to {MAX_CHANNELS}")
-    return int(text)
+def _whole_number(unit: str, most: int) -> Callable[[str], int]:
+    """For argparse: a number of `unit` from 1 to `most`."""
 
+    def parse(text: str) -> int:
+        if re.fullmatch("[0-9]{1,9}", text) and 1 <= int(text) <= most:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {unit} from 1 to {most}")
 
-def _mebibytes(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 9 and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of MiB above 0")
-    return int(text)
+    return parse
 
 
 def _seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < float(text) < float("inf"):
             return float(text)
-    raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
-
-
-def _whole_seconds(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= MAX_LINK_SECONDS):
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of seconds from 1 to {MAX_LINK_SECONDS}")
-    return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
 
 
 def _page_size(text: str) -> int:
+    size = _whole_number("bytes", PACKET_SIZE)(text)
     try:
-        pages_in_packet(int(text))
+        pages_in_packet(size)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return int(text)
+    return size
 
 
 def _check_settings(command: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import re
 import select
@@ -156,12 +157,19 @@ class TLSFiles:
         using = f"{self.cert} and {self.key}"
         try:
             _check_key(self.key)
-            context.load_cert_chain(self.cert, self.key)
+            context.load_cert_chain(self.cert, self.key, password=self._refuse_passphrase)
             using = str(self.ca)
             context.load_verify_locations(self.ca)
         except OSError as error:  # ssl's own errors are of this kind too
             raise MultiFDError(f"TLS cannot use {using}: {error.strerror or error}") from error
         return context
+
+    def _refuse_passphrase(self) -> str:
+        # OpenSSL would ask at the terminal, and wait there while signals wait too.
+        raise MultiFDError(
+            f"TLS refuses the key {self.key}: it is encrypted with a passphrase; write it without one "
+            f"(`openssl pkey -in {shlex.quote(str(self.key))} -out FILE`) and protect the file by its mode, 0600"
+        )
 
 
 def _check_key(key: Path) -> None:
@@ -226,7 +234,7 @@ class Listener:
         OSError, PeerClosedError
             If the handshake fails.
         """
-        return _greet(sock, name, self._context)
+        return _greet(sock, name, self._context)  # the intake has the deadline
 
     def close(self) -> None:
         """Listen no more; a unix socket's file goes."""
@@ -283,10 +291,11 @@ def connect(address: Address, tls: TLSFiles | None = None, abort: Abort | None =
     """
     context = tls_context(address, tls, server=False)
     abort = abort or Abort()
+    deadline = time.monotonic() + HANDSHAKE_SECONDS
     try:
-        sock = _connected(address, abort)
+        sock = _connected(address, abort, deadline)
         try:
-            connection = _greet(sock, str(address), context, address.host)
+            connection = _greet(sock, str(address), context, address.host, deadline)
             abort.check()
         except (OSError, PeerClosedError):
             sock.close()
@@ -296,27 +305,25 @@ def connect(address: Address, tls: TLSFiles | None = None, abort: Abort | None =
         nobody = isinstance(error, ConnectionRefusedError | FileNotFoundError)
         hint = " (nobody listens there; the far end is started first)" if nobody else ""
         raise MultiFDError(f"cannot connect to {address}: {reason or error}{hint}") from error
-    sock.settimeout(None)
     return connection
 
 
-def _connected(address: Address, abort: Abort) -> socket.socket:
+def _connected(address: Address, abort: Abort, deadline: float) -> socket.socket:
     if address.kind == "unix":
-        return _connected_to(socket.AF_UNIX, address.path, abort)
+        return _connected_to(socket.AF_UNIX, address.path, abort, deadline)
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     *others, last = [(family, where) for family, _, _, _, where in found]
     for family, where in others:
         with contextlib.suppress(OSError):
-            return _connected_to(family, where, abort)
-    return _connected_to(*last, abort)
+            return _connected_to(family, where, abort, deadline)
+    return _connected_to(*last, abort, deadline)
 
 
-def _connected_to(family: socket.AddressFamily, where: Any, abort: Abort) -> socket.socket:
+def _connected_to(family: socket.AddressFamily, where: Any, abort: Abort, deadline: float) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         abort.watch(sock)
         sock.setblocking(False)
-        deadline = time.monotonic() + HANDSHAKE_SECONDS
         poll = select.poll()
         poll.register(sock, select.POLLOUT)
         while code := sock.connect_ex(where):
@@ -329,18 +336,24 @@ def _connected_to(family: socket.AddressFamily, where: Any, abort: Abort) -> soc
                 time.sleep(TICK)
             else:
                 poll.poll(TICK * 1000)
-        sock.settimeout(HANDSHAKE_SECONDS)
+        sock.setblocking(True)
     except OSError:
         sock.close()
         raise
     return sock
 
 
-def _greet(sock: socket.socket, name: str, context: ssl.SSLContext | None, host: str | None = None) -> Connection:
+def _greet(
+    sock: socket.socket,
+    name: str,
+    context: ssl.SSLContext | None,
+    host: str | None = None,
+    deadline: float | None = None,
+) -> Connection:
     if context is None:
         return Connection(sock, name)
     connection = TLSConnection(sock, name, context, host)
-    connection.shake_hands()
+    connection.shake_hands(deadline)
     return connection
 
 
@@ -354,8 +367,16 @@ def is_same_socket(listen: Address, onward: Address) -> bool:
     # A listener at every IPv6 address takes no IPv4 connections: socket.create_server sets IPV6_V6ONLY.
     return any(
         number in here or (("::" if ":" in number else ANY_IPV4) in here and _is_here(number))
-        for number in _numbers(onward.host)
+        for number in map(_reached, _numbers(onward.host))
     )
+
+
+def _reached(number: str) -> str:
+    """The number of the host that connecting to `number` reaches."""
+    if number in (ANY_IPV4, "::"):
+        return LOOPBACK if number == ANY_IPV4 else "::1"
+    mapped = ipaddress.IPv6Address(number).ipv4_mapped if ":" in number else None
+    return str(mapped or number)
 
 
 def _numbers(host: str) -> set[str]:
@@ -409,7 +430,10 @@ def _remove_abandoned(path: str) -> None:
     if not os.path.lexists(path) or not stat.S_ISSOCK(os.lstat(path).st_mode):
         return  # bind says what is wrong with a file that is there and no socket
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # a listener with a full queue would keep it waiting
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             Path(path).unlink()
+        except BlockingIOError:
+            pass  # somebody listens, and bind reports it

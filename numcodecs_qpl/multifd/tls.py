@@ -10,6 +10,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Sequence
 
 from numcodecs_qpl.multifd.connection import Connection
@@ -53,8 +54,13 @@ class TLSConnection(Connection):
             self._incoming, self._outgoing, server_side=server_hostname is None, server_hostname=server_hostname
         )
 
-    def shake_hands(self) -> None:
+    def shake_hands(self, deadline: float | None = None) -> None:
         """Do TLS's handshake, before anything else.
+
+        Parameters
+        ----------
+        deadline : float, optional
+            When all of it must be done, by `time.monotonic`.
 
         Raises
         ------
@@ -64,6 +70,8 @@ class TLSConnection(Connection):
             If the connection breaks, or what comes is no TLS.
         """
         while True:
+            if deadline is not None:
+                self._socket.settimeout(max(0.001, deadline - time.monotonic()))  # 0 would not wait at all
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
@@ -78,6 +86,7 @@ class TLSConnection(Connection):
             else:
                 break
         self._transmit([self._outgoing.read()])
+        self._socket.settimeout(None)
 
     def _take_in(self) -> None:
         """Wait for bytes, and hand them to TLS."""
