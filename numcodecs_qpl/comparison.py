@@ -5,44 +5,34 @@ The demo shows such times, and the benchmarks compare their medians.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from numcodecs_qpl import disable, enable, reset_stats, stats
-
-T = TypeVar("T")
+from numcodecs_qpl.times import T, Times
 
 
 @dataclass
-class Side:
-    """One of the two sides.
+class Side(Times):
+    """One of the two sides, and the times of its rounds.
 
     Attributes
     ----------
     codecs : callable
         Makes the context in which the work runs.
-    wall, cpu : list of float
-        Seconds of each round: by the clock, and of all CPUs for the whole process.
     counts : dict
         What `numcodecs_qpl.stats` counted in the last round.
     """
 
-    codecs: Callable[[], AbstractContextManager[object]]
-    wall: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
+    codecs: Callable[[], AbstractContextManager[object]] = nullcontext
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do the work once more, and note what it took."""
+        """Do the work with this side's codecs, and note what it took."""
         reset_stats()
         with self.codecs():
-            wall, cpu = time.perf_counter(), time.process_time()
-            result = work()
-            self.wall.append(time.perf_counter() - wall)
-            self.cpu.append(time.process_time() - cpu)
+            result = super().run(work)
         self.counts = stats()
         return result
 
@@ -73,7 +63,7 @@ def in_turns(work: Callable[[], T], check: Callable[[T], object], *, rounds: int
         The side of zarr's and numcodecs' codecs, and the side of this package's.
     """
     disable()
-    own, served = sides = [Side(nullcontext), Side(enable)]
+    own, served = sides = [Side(), Side(codecs=enable)]
     for _ in range(rounds):
         for side in sides:
             check(side.run(work))

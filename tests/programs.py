@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -28,6 +29,15 @@ def environment(**changes: str) -> dict[str, str]:
     unwanted = ("NUMCODECS_QPL_", "PYTHONUNBUFFERED")
     kept = {name: text for name, text in os.environ.items() if not name.startswith(unwanted)}
     return kept | {"PYTHONWARNINGS": "error"} | changes
+
+
+def run_python(
+    code: str, *arguments: object, check: bool = True, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a new process, in which warnings are errors; `environment` is added to ours."""
+    words = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+    variables = {**os.environ, **environment}
+    return subprocess.run(words, env=variables, capture_output=True, text=True, check=check, timeout=120)
 
 
 def python_without_us(folder: Path) -> list[str]:

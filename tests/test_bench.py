@@ -30,11 +30,12 @@ from numcodecs_qpl import _core, cli
 from numcodecs_qpl.bench import contenders, run, table
 from numcodecs_qpl.bench.contenders import Contender
 from numcodecs_qpl.bench.files import FORMAT
-from numcodecs_qpl.bench.measure import Measured, Result, Times, measure
+from numcodecs_qpl.bench.measure import Measured, Result, measure
 from numcodecs_qpl.bench.plot import figure
 from numcodecs_qpl.bench.sample import Sample
 from numcodecs_qpl.bench.verdict import judge
 from numcodecs_qpl.devices import Device, path_names
+from numcodecs_qpl.times import Times
 
 PROGRAM = Path(sys.executable).with_name("numcodecs-qpl")
 

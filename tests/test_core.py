@@ -6,8 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ import numpy as np
 import pytest
 from blocks import raw_deflate
 from engine import HAS_LIBQPL, needs_libqpl, without_libqpl
+from programs import run_python
 
 import numcodecs_qpl
 from numcodecs_qpl import QPL, CorruptDataError, QplError, _core, compress_pages, decompress_pages
@@ -38,16 +37,6 @@ def settings() -> Iterator[None]:
     yield
     numcodecs_qpl.set_path(path)
     numcodecs_qpl.set_threads(count)
-
-
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 # ---- Path -------------------------------------------------------------------------------------------------------
@@ -154,7 +143,7 @@ try:
 except ValueError as error:
     print(type(error) is ValueError, error)
 """
-    done = run_python(code, **{variable: word})
+    done = run_python(code, check=True, **{variable: word})
     first, second = done.stdout.splitlines()
     assert first == "imported"
     assert second.startswith(f"True {variable} is ")
@@ -164,7 +153,8 @@ except ValueError as error:
 
 @pytest.mark.parametrize(("variable", "word"), WRONG_WORDS[:4:2])
 def test_a_wrong_word_in_the_environment_fails_the_first_block(variable: str, word: str) -> None:
-    done = run_python("import numcodecs_qpl as q; print('imported'); q.QPL().encode(b'x')", **{variable: word})
+    code = "import numcodecs_qpl as q; print('imported'); q.QPL().encode(b'x')"
+    done = run_python(code, check=False, **{variable: word})
     assert done.stdout == "imported\n"
     assert f"ValueError: {variable} is '{word}'; it must be" in done.stderr
 
@@ -178,7 +168,8 @@ def test_a_variable_that_is_set_but_empty_counts_as_unset() -> None:
 @pytest.mark.usefixtures("no_device")
 def test_check_settings_fails_where_the_path_asks_for_hardware_that_is_not_there() -> None:
     _core.check_settings()
-    done = run_python("import numcodecs_qpl as q; q._core.check_settings()", NUMCODECS_QPL_PATH="hardware")
+    code = "import numcodecs_qpl as q; q._core.check_settings()"
+    done = run_python(code, check=False, NUMCODECS_QPL_PATH="hardware")
     assert "QplError: the hardware path cannot be used" in done.stderr
 
 

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
+from tls_files import issue
 
 from numcodecs_qpl.multifd import MultiFDError
 from numcodecs_qpl.multifd.address import (
@@ -351,13 +352,7 @@ def test_closing_again_leaves_the_socket_of_another_alone(tmp_path: Path) -> Non
 
 @pytest.fixture
 def files(tmp_path: Path) -> TLSFiles:
-    authority = trustme.CA()
-    here = authority.issue_cert("localhost")
-    here.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    here.private_key_pem.write_to_path(tmp_path / "key.pem")
-    (tmp_path / "key.pem").chmod(0o600)
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    return TLSFiles(tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "ca.pem")
+    return issue(tmp_path, trustme.CA())
 
 
 def use(address: str, tls: TLSFiles | None, *, server: bool) -> None:
@@ -368,7 +363,7 @@ def use(address: str, tls: TLSFiles | None, *, server: bool) -> None:
 
 
 SIDES = pytest.mark.parametrize("server", [True, False], ids=["listening", "connecting"])
-NAMES = {"cert": "cert.pem and .*key.pem", "key": "cert.pem and .*key.pem", "ca": "ca.pem"}
+NAMES = {"cert": "here.pem and .*here.key", "key": "here.pem and .*here.key", "ca": "ca.pem"}
 
 
 @SIDES
@@ -397,7 +392,7 @@ def test_a_tls_file_of_another_kind_is_named(files: TLSFiles, server: bool, wron
 @SIDES
 def test_a_key_of_another_certificate_is_named(files: TLSFiles, server: bool) -> None:
     trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(files.key)
-    with pytest.raises(MultiFDError, match=r"TLS cannot use .*key.pem: .*mismatch"):
+    with pytest.raises(MultiFDError, match=r"TLS cannot use .*here.key: .*mismatch"):
         use("tls::1", files, server=server)
 
 

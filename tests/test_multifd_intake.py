@@ -11,12 +11,14 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trustme
 from commands import PATIENCE, wait_until
 from handmade import initial
+from tls_files import issue
 
 from numcodecs_qpl.multifd import intake
 from numcodecs_qpl.multifd.address import HANDSHAKE_SECONDS, Address, Listener, TLSFiles
@@ -84,13 +86,7 @@ def running() -> Iterator[RunningIntake]:
 
 @pytest.fixture
 def tls(tmp_path: Path) -> TLSFiles:
-    authority = trustme.CA()
-    here = authority.issue_cert("127.0.0.1")
-    here.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    here.private_key_pem.write_to_path(tmp_path / "key.pem")
-    (tmp_path / "key.pem").chmod(0o600)
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    return TLSFiles(tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "ca.pem", verify_peer=False)
+    return replace(issue(tmp_path, trustme.CA()), verify_peer=False)
 
 
 def drip(sock: socket.socket, content: bytes, pause: float = 0.05) -> float:

@@ -16,6 +16,7 @@ from commands import PATIENCE, Command, wait_until
 from guest import Guest, build_firmware, make_data
 from programs import need
 from test_relay import free_port, relay, tls
+from tls_files import issue
 from way import DATA_AT, Way, migrate, set_up
 
 need("qemu-system-x86_64", "nasm")
@@ -41,13 +42,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two relays' certificates of one authority."""
     folder = tmp_path_factory.mktemp("tls")
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     for name in ("here", "there"):
-        issued = authority.issue_cert("127.0.0.1")
-        issued.private_key_pem.write_to_path(str(folder / f"{name}.key"))
-        (folder / f"{name}.key").chmod(0o600)
-        for number, blob in enumerate(issued.cert_chain_pems):
-            blob.write_to_path(str(folder / f"{name}.pem"), append=number > 0)
+        issue(folder, authority, name)
     return folder
 
 

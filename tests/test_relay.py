@@ -25,6 +25,7 @@ from commands import PATIENCE, Command, is_listening, wait_until
 from network import Network, inside
 from programs import need
 from streams import NAMES, Recording, Replay, recording
+from tls_files import issue
 
 from numcodecs_qpl.multifd import MultiFDError, wire
 from numcodecs_qpl.multifd.address import Address, Listener
@@ -848,14 +849,10 @@ def resident(pid: int) -> int:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two relays' certificates of one authority, and one of another."""
     folder = tmp_path_factory.mktemp("tls")
-    ours, theirs = trustme.CA(), trustme.CA()
-    ours.cert_pem.write_to_path(str(folder / "ca.pem"))
-    for name, authority in (("here", ours), ("there", ours), ("stranger", theirs)):
-        issued = authority.issue_cert("127.0.0.1", "localhost")
-        issued.private_key_pem.write_to_path(str(folder / f"{name}.key"))
-        (folder / f"{name}.key").chmod(0o600)
-        for number, blob in enumerate(issued.cert_chain_pems):
-            blob.write_to_path(str(folder / f"{name}.pem"), append=number > 0)
+    ours = trustme.CA()
+    for name in ("here", "there"):
+        issue(folder, ours, name)
+    issue(folder, trustme.CA(), "stranger", "strangers-ca.pem")
     return folder
 
 

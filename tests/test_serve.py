@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import os
 import pickle
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import numpy as np
 import oracle
 import pytest
 import zarr
+from programs import run_python
 from zarr.codecs import GzipCodec
 from zarr.core.buffer import default_buffer_prototype
 
@@ -369,14 +369,7 @@ def test_enable_works_without_zarr() -> None:
         "numcodecs_qpl.enable(instances=True); "
         "print(numcodecs_qpl.enabled(), numcodecs.get_codec({'id': 'zlib'}).__module__)"
     )
-    assert run_python(code) == "('gzip', 'zlib') numcodecs_qpl.serve\n"
-
-
-def run_python(code: str, *arguments: object, **environment: str) -> str:
-    words = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
-    return subprocess.run(
-        words, capture_output=True, text=True, check=True, timeout=120, env={**os.environ, **environment}
-    ).stdout
+    assert run_python(code).stdout == "('gzip', 'zlib') numcodecs_qpl.serve\n"
 
 
 def test_importing_the_module_enabled_enables_and_it_can_still_be_called() -> None:
@@ -384,7 +377,7 @@ def test_importing_the_module_enabled_enables_and_it_can_still_be_called() -> No
         "import numcodecs_qpl; assert numcodecs_qpl.enabled() == (); import numcodecs_qpl.enabled; "
         "print(numcodecs_qpl.enabled()); numcodecs_qpl.disable(); print(numcodecs_qpl.enabled())"
     )
-    assert run_python(code) == "('gzip', 'zlib')\n()\n"
+    assert run_python(code).stdout == "('gzip', 'zlib')\n()\n"
 
 
 def test_importing_the_module_enabled_warns_of_a_zarr_whose_instances_it_cannot_serve() -> None:
@@ -396,7 +389,7 @@ with warnings.catch_warnings(record=True) as caught:
     import numcodecs_qpl.enabled
 print(numcodecs_qpl.enabled(), [str(one.message).partition(" of ")[0] for one in caught])
 """
-    assert run_python(code) == "('gzip', 'zlib') ['instances=True cannot serve the GzipCodec objects']\n"
+    assert run_python(code).stdout == "('gzip', 'zlib') ['instances=True cannot serve the GzipCodec objects']\n"
 
 
 # ---- zarr -------------------------------------------------------------------------------------------------------
@@ -439,7 +432,7 @@ import numcodecs_qpl.zarr
 sys.modules.update(kept)
 print(zarr.registry.get_codec_class("gzip").__module__)
 """
-    assert run_python(code) == "zarr.codecs.gzip\n"
+    assert run_python(code).stdout == "zarr.codecs.gzip\n"
 
 
 @pytest.mark.parametrize("shards", [None, (60, 130)])
@@ -453,7 +446,7 @@ def test_plain_zarr_reads_what_was_written(tmp_path: Path, shards: Any) -> None:
         "import sys, zarr; print(int(zarr.open_array(sys.argv[1])[:].sum())); "
         "import numcodecs_qpl; print(numcodecs_qpl.stats()['software']['decompressed'])"
     )
-    assert run_python(code, tmp_path) == f"{DATA.sum()}\n0\n"
+    assert run_python(code, tmp_path).stdout == f"{DATA.sum()}\n0\n"
 
 
 def test_the_environment_alone_serves_zarrs_gzip_and_disable_ends_it(tmp_path: Path) -> None:
@@ -467,8 +460,8 @@ numcodecs_qpl.disable()
 zarr.open_array(sys.argv[1])[:]
 print(served, numcodecs_qpl.stats()["software"]["decompressed"])
 """
-    assert run_python(code, tmp_path, ZARR_CODECS__GZIP="numcodecs_qpl.zarr.GzipCodec") == "2 2\n"
-    assert run_python(code, tmp_path) == "0 0\n"
+    assert run_python(code, tmp_path, ZARR_CODECS__GZIP="numcodecs_qpl.zarr.GzipCodec").stdout == "2 2\n"
+    assert run_python(code, tmp_path).stdout == "0 0\n"
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])

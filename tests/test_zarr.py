@@ -6,8 +6,6 @@ import asyncio
 import gzip
 import json
 import pickle
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import zarr
+from programs import run_python
 from zarr.codecs import BytesCodec, ShardingCodec
 from zarr.core import codec_pipeline
 from zarr.core.buffer import default_buffer_prototype
@@ -59,11 +58,6 @@ def chunk_files(store: Path) -> list[Path]:
     return sorted(
         file for file in store.rglob("*") if file.is_file() and file.name not in ("zarr.json", ".zarray", ".zattrs")
     )
-
-
-def run_python(code: str, *arguments: object) -> str:
-    words = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
 def test_both_pipelines_are_tested_where_zarr_has_both() -> None:
@@ -187,7 +181,7 @@ codec = {"name": "numcodecs_qpl.qpl", "configuration": {"block_size": 1000}}
 zarr.create_array(sys.argv[2], data=array[:], chunks=(9, 9), compressors=codec)
 """
     zarr.create_array(tmp_path / "a", data=DATA, chunks=(50, 40), compressors=QPL(block_size=1000))
-    assert run_python(code, tmp_path / "a", tmp_path / "b") == f"numcodecs_qpl.zarr {DATA.sum()}\n"
+    assert run_python(code, tmp_path / "a", tmp_path / "b").stdout == f"numcodecs_qpl.zarr {DATA.sum()}\n"
     again = zarr.open_array(tmp_path / "b", mode="r")
     assert again.compressors == (QPL(block_size=1000),)
     assert np.array_equal(again[:], DATA)
@@ -247,4 +241,4 @@ try:
 except ImportError as error:
     print(error)
 """
-    assert 'pip install "numcodecs-qpl[zarr]"' in run_python(code)
+    assert 'pip install "numcodecs-qpl[zarr]"' in run_python(code).stdout

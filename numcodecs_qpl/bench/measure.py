@@ -15,20 +15,13 @@ from numcodecs_qpl.bench.contenders import Contender
 from numcodecs_qpl.bench.errors import BenchError
 from numcodecs_qpl.bench.sample import Chunk, Sample
 from numcodecs_qpl.bench.verdict import Figures
+from numcodecs_qpl.times import Times
 
 MB = 10**6
 GB = 10**9
 
 Announce = Callable[[str, int], None]
 """Is told who comes next, and how many turns there are in all."""
-
-
-@dataclass
-class Times:
-    """Seconds that a sample took, of each round: by the clock, and of all CPUs for the whole process."""
-
-    wall: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -149,15 +142,8 @@ def _same(chunk: Chunk, found: Any) -> bool:
 
 def _time(result: Result, chunks: list[Chunk]) -> None:
     encoded: list[Any] = []
-    _run(result.encode, lambda: encoded.extend(map(result.contender.write, chunks)))
-    _run(result.decode, lambda: _use_up(result.contender, encoded, [chunk.itemsize for chunk in chunks]))
-
-
-def _run(times: Times, work: Callable[[], None]) -> None:
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    times.wall.append(time.perf_counter() - wall)
-    times.cpu.append(time.process_time() - cpu)
+    result.encode.run(lambda: encoded.extend(map(result.contender.write, chunks)))
+    result.decode.run(lambda: _use_up(result.contender, encoded, [chunk.itemsize for chunk in chunks]))
 
 
 def _use_up(contender: Contender, encoded: list[Any], item_sizes: list[int]) -> None:

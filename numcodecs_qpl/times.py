@@ -1,0 +1,32 @@
+"""How long work takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass
+class Times:
+    """Seconds that work took.
+
+    Attributes
+    ----------
+    wall, cpu : list of float
+        Of each round: by the clock, and of all CPUs for the whole process.
+    """
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Do the work, and note what it took."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = work()
+        self.wall.append(time.perf_counter() - wall)
+        self.cpu.append(time.process_time() - cpu)
+        return result
