@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """
     if path.exists() and not path.is_file():
         raise FileExistsError(errno.EEXIST, "it is there, and is not a file", str(path))
-    # A folder by mkdtemp: nobody else can put a symlink into it, and `write` creates a file with the umask's mode.
+    # A folder by mkdtemp: other users cannot put a symlink into it, and `write` creates a file with the umask's mode.
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
         beside = Path(folder) / path.name
         write(beside)

@@ -110,7 +110,7 @@ def test_a_stranger_that_sends_a_byte_now_and_then_keeps_no_place(
     # The 64 bytes take 3.2 s, and each of them comes in good time.
     assert 0.4 < drip(running.connect(), initial(0)) < 2.5
     wait_until(lambda: running.refused, "the reason")
-    assert running.refused == ["it has not said what it is within 0.5 s"]
+    assert running.refused == ["it has not identified itself within 0.5 s"]
     assert running.taken == []
 
 
@@ -120,7 +120,7 @@ def test_a_tls_handshake_that_goes_on_for_ever_keeps_no_place(tls: TLSFiles, mon
     try:
         assert 0.4 < drip(running.connect(), HELLO) < 2.5
         wait_until(lambda: running.refused, "the reason")
-        assert running.refused == ["it has not said what it is within 0.5 s"]
+        assert running.refused == ["it has not identified itself within 0.5 s"]
     finally:
         running.close()
 
@@ -137,7 +137,7 @@ def test_handshake_and_first_words_have_one_deadline(tls: TLSFiles, monkeypatch:
             drip(sock, initial(0), 0.2)
         assert 2.5 < time.monotonic() - began < 5
         wait_until(lambda: running.refused, "the reason")
-        assert running.refused == ["it has not said what it is within 3 s"]
+        assert running.refused == ["it has not identified itself within 3 s"]
     finally:
         running.close()
 
@@ -172,7 +172,7 @@ def test_a_new_connection_takes_the_place_of_the_oldest_that_says_nothing(
     running.connect(b"QEVM")
     assert oldest.recv(1) == b""
     wait_until(lambda: running.taken and running.refused, "the main connection, and the reason")
-    assert running.refused == ["4 connections have come after it, and it has not said what it is"]
+    assert running.refused == ["4 connections have come after it, and it has not identified itself"]
     for channel, other in enumerate(others):
         other.sendall(initial(channel))
     wait_until(lambda: len(running.taken) == 4, "the others")

@@ -117,7 +117,7 @@ def test_the_end_of_one_wakes_all_and_is_named(pool: ThreadPoolExecutor, gone: H
     rounds = Waiting()
     waiting = begin(pool, rounds, *(PARTIES - {gone}))
     rounds.leave(gone)
-    assert failures(waiting) == [f"the stream has a SYNC that {name} never came to"] * 3
+    assert failures(waiting) == [f"the stream has a SYNC that {name} never reached"] * 3
     assert rounds.passed == 0
 
 
@@ -125,7 +125,7 @@ def test_who_comes_to_a_round_after_another_has_ended_does_not_wait() -> None:
     rounds = Rounds(PARTIES, nothing)
     rounds.leave(2)
     rounds.leave(0)
-    with pytest.raises(MultiFDError, match="a SYNC that channel 0, channel 2 never came to"):
+    with pytest.raises(MultiFDError, match="a SYNC that channel 0, channel 2 never reached"):
         rounds.arrive("main")
 
 
@@ -133,7 +133,7 @@ def test_a_hung_peer_holds_nobody_once_all_is_called_off(pool: ThreadPoolExecuto
     rounds = Waiting()
     waiting = begin(pool, rounds, "main", 0)
     rounds.abort()
-    assert failures(waiting) == ["called off"] * 2
+    assert failures(waiting) == ["aborted"] * 2
 
 
 @pytest.mark.parametrize("before", [(), (0,), (0, 1, 2)])
@@ -142,8 +142,8 @@ def test_nobody_passes_once_all_is_called_off(pool: ThreadPoolExecutor, before: 
     rounds = Waiting(complete=completed.set)
     waiting = begin(pool, rounds, *before)
     rounds.abort()
-    assert failures(waiting) == ["called off"] * len(before)
-    with pytest.raises(MultiFDError, match="called off"):
+    assert failures(waiting) == ["aborted"] * len(before)
+    with pytest.raises(MultiFDError, match="aborted"):
         rounds.arrive("main")
     assert not completed.is_set()
     assert rounds.passed == 0
@@ -168,7 +168,7 @@ def test_an_error_at_the_end_of_a_round_is_the_last_ones_and_no_round_has_passed
         rounds.arrive("main")
     assert not any(future.done() for future in waiting)
     rounds.abort()
-    assert failures(waiting) == ["called off"] * 3
+    assert failures(waiting) == ["aborted"] * 3
     assert rounds.passed == 0
 
 

@@ -422,9 +422,9 @@ def said(sock: socket.socket, size: int) -> bytes:
             b"GET / HTTP/1.1\r\n" + bytes(64),
             f"magic: 0x47455420; {BEGINNINGS}",
         ),
-        (b"QEV", "it closed after 3 bytes, before saying what it is"),
-        (initial(1)[:63], "it closed after 63 bytes, before saying what it is"),
-        (b"", "it closed after 0 bytes, before saying what it is"),
+        (b"QEV", "it closed after 3 bytes, before it identified itself"),
+        (initial(1)[:63], "it closed after 63 bytes, before it identified itself"),
+        (b"", "it closed after 0 bytes, before it identified itself"),
     ],
 )
 def test_a_stranger_is_turned_away_and_the_migration_goes_on(folder: Path, what: bytes, message: str) -> None:

@@ -93,7 +93,7 @@ def test_a_main_channel_that_ends_too_early_is_an_error(within: int) -> None:
 @pytest.mark.parametrize(("number", "at"), [(0, 0), (0, 3), (1, 0), (1, 4), (1, 63)])
 def test_a_connection_that_ends_before_it_says_what_it_is_is_turned_away(number: int, at: int) -> None:
     outcome = run(cut(Migration("none").connections, number, at), timeout=QUIET)
-    assert outcome.refused == [f"it closed after {at} bytes, before saying what it is"]
+    assert outcome.refused == [f"it closed after {at} bytes, before it identified itself"]
     party = "main" if number == 0 else number - 1
     assert f"these did not connect: {party} (is multifd on" in str(outcome.error)
 

@@ -288,8 +288,8 @@ class Wrong(NamedTuple):
         Wrong("block name", named(b"m\xff"), "is not UTF-8"),
         Wrong("block name", named(b"m") + u64(PAGE) + named(b"m"), "RAM block 'm' comes twice|used_length"),
         *[Wrong("used_length", u64(size), "used_length: RAM block 'm' has") for size in (0, LENGTH + 1, 2**64 - 1)],
-        Wrong("used_length", u64(LENGTH - 9) + named(b"n") + u64(9), "no whole number of pages"),
-        Wrong("used_length", u64(9) + named(b"n") + u64(LENGTH - 9), "no whole number of pages"),
+        Wrong("used_length", u64(LENGTH - 9) + named(b"n") + u64(9), "not a whole number of pages"),
+        Wrong("used_length", u64(9) + named(b"n") + u64(LENGTH - 9), "not a whole number of pages"),
         *[
             Wrong("flush", u64(flags), f"flags {flags & 0xFFF:#x}, .*, cannot be followed")
             for flags in (0, 1, 6, 0x0A, 0x18, 0x40, 0x80, 0x100, 0x210, 0x400, 0xFFF, 2**64 - 1)

@@ -378,10 +378,10 @@ def test_a_destination_that_nobody_listens_at_is_told_and_the_source_is_let_go(f
         source.sockets[0].sendall(IDLE.main)
         status, _, said = middle.finish_relay()
         assert status == 1
-        nobody = (
-            f"main channel: cannot connect to unix:{folder}/nobody: No such file or directory (nobody listens there"
-        )
-        assert nobody in said
+        assert (
+            f"main channel: cannot connect to unix:{folder}/nobody: No such file or directory (nothing listens there: "
+            "start the far end first)"
+        ) in said
         assert source.ended() == [True] * 3
         source.close()
 

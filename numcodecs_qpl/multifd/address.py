@@ -1,4 +1,4 @@
-"""Where to listen and where to connect to: addresses in words, and the sockets that come of them."""
+"""Addresses of end points, and the sockets that listen at them or connect to them."""
 
 from __future__ import annotations
 
@@ -122,16 +122,16 @@ def _is_ipv6(text: str) -> bool:
 
 @dataclass(frozen=True)
 class TLSFiles:
-    """Who we are in TLS, and whom we trust: files in PEM format.
+    """Our certificate in TLS and the authorities that we trust: files in PEM format.
 
     Attributes
     ----------
     cert, key : Path
         Our certificate (with those between it and the authority's, if any) and its key.
     ca : Path
-        Certificates of the authorities that the other side's must come from.
+        Certificates of the authorities, one of which must have issued the other side's certificate.
     verify_peer : bool
-        Whether a listener asks for the other side's certificate. One who connects always does.
+        True if a listener asks for the other side's certificate. The connecting side always does.
     """
 
     cert: Path
@@ -145,7 +145,7 @@ class TLSFiles:
         Raises
         ------
         MultiFDError
-            If a file cannot be read, or is none of the kind, or others can read the key.
+            If a file cannot be read or has other content, or others can read or change the key.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2  # whatever Python and OpenSSL are configured to allow
@@ -190,7 +190,7 @@ class Listener:
     Parameters
     ----------
     address : Address
-        Where. A unix socket is made with mode 0600, in place of one that nobody listens on any more.
+        Where to listen. A unix socket is made with mode 0600. It replaces a socket that has no listener any more.
     tls : TLSFiles, optional
         Needed for a "tls" address.
 
@@ -239,7 +239,7 @@ class Listener:
     def close(self) -> None:
         """Listen no more; a unix socket's file goes."""
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever waits in accept
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits in accept
         if self._socket.fileno() >= 0 and self.address.kind == "unix":
             Path(self.address.path).unlink(missing_ok=True)
         self._socket.close()
@@ -287,7 +287,7 @@ def connect(address: Address, tls: TLSFiles | None = None, abort: Abort | None =
     Raises
     ------
     MultiFDError
-        If nobody answers, or, with TLS, it is not who it should be.
+        If the far end does not answer or, with TLS, its certificate is not accepted.
     """
     context = tls_context(address, tls, server=False)
     abort = abort or Abort()
@@ -302,8 +302,8 @@ def connect(address: Address, tls: TLSFiles | None = None, abort: Abort | None =
             raise
     except (OSError, PeerClosedError) as error:
         reason = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
-        nobody = isinstance(error, ConnectionRefusedError | FileNotFoundError)
-        hint = " (nobody listens there; the far end is started first)" if nobody else ""
+        no_listener = isinstance(error, ConnectionRefusedError | FileNotFoundError)
+        hint = " (nothing listens there: start the far end first)" if no_listener else ""
         raise MultiFDError(f"cannot connect to {address}: {reason or error}{hint}") from error
     return connection
 
@@ -358,7 +358,7 @@ def _greet(
 
 
 def is_same_socket(listen: Address, onward: Address) -> bool:
-    """Return True if whoever connects to `onward` reaches the listener at `listen`."""
+    """Return True if connecting to `onward` reaches the listener at `listen`."""
     if "unix" in (listen.kind, onward.kind):
         return listen.kind == onward.kind and os.path.realpath(listen.path) == os.path.realpath(onward.path)
     if listen.port != onward.port:
@@ -396,7 +396,7 @@ def _is_here(number: str) -> bool:
 
 
 def tls_context(address: Address, tls: TLSFiles | None, *, server: bool) -> ssl.SSLContext | None:
-    """What TLS needs for `address`; None where that is not of the kind "tls".
+    """Make the TLS context for `address`; None if it is not of the kind "tls".
 
     Raises
     ------
@@ -428,7 +428,7 @@ def _listen_on_unix(path: str) -> socket.socket:
 
 def _remove_abandoned(path: str) -> None:
     if not os.path.lexists(path) or not stat.S_ISSOCK(os.lstat(path).st_mode):
-        return  # bind says what is wrong with a file that is there and no socket
+        return  # bind reports a file that is not a socket
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)  # a listener with a full queue would keep it waiting
         try:
@@ -436,4 +436,4 @@ def _remove_abandoned(path: str) -> None:
         except ConnectionRefusedError:
             Path(path).unlink()
         except BlockingIOError:
-            pass  # somebody listens, and bind reports it
+            pass  # bind reports that the socket is in use

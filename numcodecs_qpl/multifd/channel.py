@@ -52,7 +52,7 @@ class RecvChannel:
             self._set_up(method)
 
     def close(self) -> None:
-        """Let go of the method's state. The connection stays."""
+        """Release the method's state. The connection stays open."""
         if self._ops is not None:
             self._ops.recv_cleanup(self._params)
 
@@ -112,7 +112,7 @@ class RecvChannel:
             left -= len(view)
 
     def locate(self, error: MultiFDError) -> None:
-        """Say in `error` where it happened: the channel, and the packet that was read last."""
+        """Note in `error` where it happened: the channel, and the packet that was read last."""
         within = self.packets - 1 if self.packets and not isinstance(error, PeerClosedError) else None
         error.locate(self._params.id, within)
 
@@ -137,7 +137,7 @@ class SendChannel:
         ops.send_setup(params)
 
     def close(self) -> None:
-        """Let go of the method's state. The connection stays."""
+        """Release the method's state. The connection stays open."""
         self._ops.send_cleanup(self._params)
 
     def send(self, header: bytearray, packet: wire.Packet, pages: MultiFDPages) -> None:

@@ -1,4 +1,4 @@
-"""Taking the connections of one migration, and nobody else's.
+"""Accepts the connections of one migration, and refuses all others.
 
 QEMU opens one main connection and the multifd channels, all to one address. The first four bytes tell which is which:
 the main channel's magic (``QEMU_VM_FILE_MAGIC`` in QEMU's ``migration/qemu-file-types.h``), or multifd's.
@@ -35,16 +35,16 @@ RETRY_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Arrival:
-    """A connection that has said what it is.
+    """A connection that has identified itself by its first bytes.
 
     Attributes
     ----------
     connection : Connection
-        The rest of what it says is still in there.
+        The bytes after `head` are still unread.
     head : bytes
-        What it said: the main channel's magic, or the 64 bytes that open a multifd channel.
+        Its first bytes: the main channel's magic, or the 64 bytes that open a multifd channel.
     initial : InitialPacket or None
-        The latter, unpacked; None for the main channel.
+        The 64 bytes, unpacked; None for the main channel.
     """
 
     connection: Connection
@@ -54,18 +54,18 @@ class Arrival:
 
 @dataclass(eq=False)
 class _Stranger:
-    """A connection that has not said what it is.
+    """A connection that has not identified itself yet.
 
     Attributes
     ----------
     sock : socket.socket
         Accepted.
     deadline : float
-        When its first words must have come, TLS's handshake included.
+        When its first bytes must have come, TLS's handshake included.
     heard : bool
-        They have come, and it waits for its turn.
+        True once they have come, while the connection waits for its turn.
     reason : str
-        Why it was turned away while its thread waited for it to say something.
+        Why it was turned away while its thread waited for its first bytes.
     """
 
     sock: socket.socket
@@ -83,18 +83,17 @@ class _Stranger:
 class Intake:
     """Accepts connections in a thread of its own until it is closed.
 
-    Who comes first and speaks the protocol is the migration's source; what comes from another process (over a unix
-    socket) or another host is turned away, as is what says nonsense, or comes a second time, or has not said what it is
-    after `HANDSHAKE_SECONDS`. Beyond `MAX_STRANGERS` a new connection takes the place of the oldest one: a source says
-    what it is at once.
+    The first connection that speaks the protocol comes from the migration's source. Connections of another process
+    (over a unix socket) or of another host are turned away. So are connections that break the protocol, that come a
+    second time, or that have not identified themselves after `HANDSHAKE_SECONDS`. Beyond `MAX_STRANGERS` a new
+    connection takes the place of the oldest one, as a source identifies itself at once.
 
     Parameters
     ----------
     listener : Listener
-        Where they come; closed with this.
+        Where connections come in; closed with this object.
     take : callable
-        ``take(arrival)`` is called for one arrival after the other. It raises `MultiFDError` for one that is not
-        wanted, and is then done with it.
+        ``take(arrival)`` is called for one arrival after the other. It raises `MultiFDError` to refuse the arrival.
     refused : callable
         ``refused(reason)`` is told of each that was turned away.
     failed : callable
@@ -172,7 +171,7 @@ class Intake:
             silent = [stranger for stranger in self._strangers if not stranger.heard]
             for stranger in silent:
                 if stranger.deadline <= now:
-                    stranger.turn_away(f"it has not said what it is within {HANDSHAKE_SECONDS:g} s")
+                    stranger.turn_away(f"it has not identified itself within {HANDSHAKE_SECONDS:g} s")
             return min((stranger.deadline - now for stranger in silent if stranger.deadline > now), default=None)
 
     def _find_place(self, stranger: _Stranger) -> bool:
@@ -183,7 +182,7 @@ class Intake:
                 oldest = next((other for other in self._strangers if not other.heard), None)
                 if oldest is None:
                     return False
-                oldest.turn_away(f"{MAX_STRANGERS} connections have come after it, and it has not said what it is")
+                oldest.turn_away(f"{MAX_STRANGERS} connections have come after it, and it has not identified itself")
                 self._strangers.remove(oldest)
             self._strangers.append(stranger)
         return True
@@ -235,7 +234,7 @@ def _hear(connection: Connection) -> bytes:
         while heard < size:
             more = connection.read_some(head[heard:size])
             if not more:
-                raise MultiFDError(f"it closed after {heard} bytes, before saying what it is")
+                raise MultiFDError(f"it closed after {heard} bytes, before it identified itself")
             heard += more
             _check_magic(bytes(head[: min(heard, len(MAIN_MAGIC))]))
         if head[:heard] == MAIN_MAGIC:

@@ -152,14 +152,14 @@ class MultiFDMethods(ABC):
 
     @abstractmethod
     def send_cleanup(self, params: SendParams) -> None:
-        """Let go of what `send_setup` made. Called once, after the channel's last packet, also after an error."""
+        """Release what `send_setup` made. Called once, after the channel's last packet, also after an error."""
 
     @abstractmethod
     def send_prepare(self, params: SendParams) -> None:
         """Turn ``params.pages`` into a payload.
 
         Called by the channel for each packet that has pages, normal or zero. Must leave ``params.iov`` and
-        ``params.next_packet_size`` (no buffer and 0 where there is no normal page), with no more buffers than
+        ``params.next_packet_size`` (without normal pages: no buffer, and 0), with no more buffers than
         `get_iov_count` says, and the method's bit in ``params.flags``. The header is the caller's affair.
 
         Raises
@@ -180,7 +180,7 @@ class MultiFDMethods(ABC):
 
     @abstractmethod
     def recv_cleanup(self, params: RecvParams) -> None:
-        """Let go of what `recv_setup` made. Called once, after the channel's last packet, also after an error."""
+        """Release what `recv_setup` made. Called once, after the channel's last packet, also after an error."""
 
     @abstractmethod
     def recv_pages(self, params: RecvParams) -> None:

@@ -65,7 +65,7 @@ class QplMethods(MultiFDMethods):
         params.data = QplData.make(params.page_size, params.page_count)
 
     def send_cleanup(self, params: SendParams) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         params.data = None
 
     def send_prepare(self, params: SendParams) -> None:
@@ -92,7 +92,7 @@ class QplMethods(MultiFDMethods):
         params.data = QplData.make(params.page_size, params.page_count)
 
     def recv_cleanup(self, params: RecvParams) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         params.data = None
 
     def recv_pages(self, params: RecvParams) -> None:

@@ -1,4 +1,4 @@
-"""Takes one incoming migration, as QEMU's destination would, and keeps what comes."""
+"""Receives one migration, as QEMU's destination would, and keeps the guest's memory and device state."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Counts:
     normal_pages, zero_pages : int
         Pages that came with their bytes, and those that are all zeros; over the main channel too.
     zero_pages_in_packets : int
-        Those of the latter that came over multifd channels.
+        Those of `zero_pages` that came over multifd channels.
     pages_again : int
         Pages that had come before.
     last_packet_num : int
@@ -213,7 +213,7 @@ class Receiver(RAMSink):
                 self._receive_channel(party, connection)
             else:
                 self._receive_main(connection)
-        except Exception as caught:  # of whatever kind: `run` raises it, and nobody waits for this thread
+        except Exception as caught:  # of whatever kind: `run` raises it, as no thread waits for this one
             error = caught
             if isinstance(error, MultiFDError):
                 error.locate(party)
@@ -283,7 +283,8 @@ class Receiver(RAMSink):
         if "qpl" in self._methods and counts.zero_pages_in_packets and counts.packets < numbered:
             raise MultiFDError(
                 f"{numbered - counts.packets} of {numbered} packets are missing. QEMU 9.1.0 and 9.2.0 with qpl leave "
-                "out the headers of packets of only zero pages (mended in 10.0): such a stream cannot be followed",
+                "out the headers of packets that have only zero pages (fixed in 10.0): migrate from 10.0 or later, or with "
+                "another multifd-compression",
                 field="packet_num",
             )
 
@@ -301,7 +302,7 @@ class Receiver(RAMSink):
             raise MultiFDError(f"RAM block {name!r} comes twice")
         if used_length < self._page_size or used_length % self._page_size:
             raise MultiFDError(
-                f"RAM block {name!r} has {used_length} bytes, no whole number of pages of {self._page_size}",
+                f"RAM block {name!r} has {used_length} bytes, not a whole number of pages of {self._page_size}",
                 field="used_length",
             )
         self.blocks[name] = self._output.add_block(name, used_length)

@@ -1,4 +1,4 @@
-"""Rounds: nobody goes on past a SYNC before all have come to theirs.
+"""Barrier: every channel waits at a SYNC until all channels have reached it.
 
 A page that is sent again comes in a later round, perhaps on another channel. Were that channel ahead of the one with
 the older copy, the older copy would win.
@@ -13,14 +13,14 @@ from numcodecs_qpl.multifd.errors import MultiFDError
 
 
 class Rounds:
-    """What the main channel and the multifd channels wait at.
+    """Barrier of the main channel and the multifd channels.
 
     Parameters
     ----------
     parties : iterable
-        Who takes part.
+        The channels that take part.
     complete : callable
-        ``complete()`` is called at the end of each round, when all have come and nobody goes on yet.
+        ``complete()`` is called at the end of each round, when all channels have come, before any goes on.
     """
 
     def __init__(self, parties: set[Hashable], complete: Callable[[], None]) -> None:
@@ -39,7 +39,7 @@ class Rounds:
         Raises
         ------
         MultiFDError
-            If one of them has ended, or all were called off.
+            If one of them has ended, or after `abort`.
         """
         with self._changed:
             this = self.passed
@@ -56,18 +56,18 @@ class Rounds:
 
     def _check(self) -> None:
         if self._gone:
-            raise MultiFDError(f"the stream has a SYNC that {_names(self._gone)} never came to")
+            raise MultiFDError(f"the stream has a SYNC that {_names(self._gone)} never reached")
         if self._aborted:
-            raise MultiFDError("called off")
+            raise MultiFDError("aborted")
 
     def leave(self, party: Hashable) -> None:
-        """`party` has ended; whoever waits for it, waits in vain."""
+        """Note that `party` has ended. Channels that wait for it get an error."""
         with self._changed:
             self._gone.add(party)
             self._changed.notify_all()
 
     def abort(self) -> None:
-        """Call everything off: nobody waits any more."""
+        """Abort: channels that wait get an error."""
         with self._changed:
             self._aborted = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""What ``zlib`` and ``zstd`` have in common: a channel is one compressed stream, and a packet the next piece of it.
+"""Code that ``zlib`` and ``zstd`` share: a channel is one compressed stream, and each packet its next piece.
 
 Read in QEMU's ``migration/multifd-zlib.c`` and ``multifd-zstd.c`` (7.2 to 11.0), and checked on streams that QEMU
 wrote.
@@ -27,7 +27,7 @@ class StreamMethods(MultiFDMethods):
 
     @abstractmethod
     def flush(self, compressor: Any) -> bytes:
-        """What makes all that was written so far readable."""
+        """Bytes that make everything written so far readable."""
 
     @abstractmethod
     def decompressor(self, params: RecvParams) -> Any:
@@ -35,7 +35,7 @@ class StreamMethods(MultiFDMethods):
 
     @abstractmethod
     def inflate(self, decompressor: Any, payload: memoryview, size: int) -> bytes:
-        """What `payload` adds to the stream: `size` bytes if all is well, at most one more where not.
+        """Decompress `payload`, the stream's next piece: `size` bytes if it is right, at most one more if not.
 
         Raises
         ------
@@ -48,7 +48,7 @@ class StreamMethods(MultiFDMethods):
         params.data = self.compressor(params)
 
     def send_cleanup(self, params: SendParams) -> None:
-        """Let go of the stream."""
+        """Release the stream."""
         params.data = None
 
     def send_prepare(self, params: SendParams) -> None:
@@ -68,7 +68,7 @@ class StreamMethods(MultiFDMethods):
         params.data = self.decompressor(params)
 
     def recv_cleanup(self, params: RecvParams) -> None:
-        """Let go of the stream."""
+        """Release the stream."""
         params.data = None
 
     def recv_pages(self, params: RecvParams) -> None:

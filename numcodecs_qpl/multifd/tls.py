@@ -1,7 +1,7 @@
 """A connection within TLS, each of whose directions ends on its own.
 
 `ssl.SSLSocket` can't do that: its ``unwrap`` waits for, and spoils, what the other side still sends, and it cannot be
-used by two threads. Here TLS works on memory, under a lock that nobody holds while waiting for the network.
+used by two threads. Here TLS works on memory, under a lock that is not held while waiting for the network.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TLSConnection(Connection):
     sock : socket.socket
         Connected; it is this object's from now on.
     name : str
-        Who is at the other end, for messages.
+        Name of the other end, for messages.
     context : ssl.SSLContext
         Of the side that this is.
     server_hostname : str, optional
@@ -67,7 +67,7 @@ class TLSConnection(Connection):
         OSError
             If it fails.
         PeerClosedError
-            If the connection breaks, or what comes is no TLS.
+            If the connection breaks, or the bytes are not TLS.
         """
         while True:
             if deadline is not None:
@@ -80,7 +80,7 @@ class TLSConnection(Connection):
             except ssl.SSLError as error:
                 with contextlib.suppress(PeerClosedError):
                     self._transmit([self._outgoing.read()])  # it says to the other side what is wrong
-                if error.reason == "WRONG_VERSION_NUMBER":  # OpenSSL's name for bytes that are no TLS record
+                if error.reason == "WRONG_VERSION_NUMBER":  # OpenSSL's name for bytes that are not a TLS record
                     raise PeerClosedError(f"{self.name} does not speak TLS") from error
                 raise
             else:

@@ -97,7 +97,7 @@ class Packet:
     zero_pages : int
         Pages that are all zeros, from QEMU 9.0 on.
     ramblock : str
-        Name of the RAM block; empty where there are no pages.
+        Name of the RAM block; empty if the packet has no pages.
     offsets : ndarray of uint64, shape (normal_pages + zero_pages,)
         Where in the block the pages are, in bytes: the normal ones', then the zero ones'.
     """
@@ -113,7 +113,7 @@ class Packet:
 
     @property
     def sync(self) -> bool:
-        """Whether a round ends with this packet."""
+        """True if a round ends with this packet."""
         return bool(self.flags & FLAG_SYNC)
 
     @property
@@ -143,7 +143,7 @@ class DeviceStatePacket:
 
     @property
     def sync(self) -> bool:
-        """Whether a round ends with this packet."""
+        """True if a round ends with this packet."""
         return bool(self.flags & FLAG_SYNC)
 
 
@@ -204,7 +204,7 @@ def unpack_flags(data: Bytes) -> int:
     Raises
     ------
     MultiFDError
-        For another magic or version, or flags that nobody has defined.
+        For another magic or version, or flags that are not defined.
     """
     magic, version, flags = _START.unpack(data)
     # The header of the packet before has another length where the page size is another.
@@ -318,7 +318,7 @@ def unpack_device_state(data: Bytes) -> DeviceStatePacket:
 def _name(text: str) -> bytes:
     name = text.encode()
     if len(name) >= NAME_SIZE or b"\0" in name:
-        raise ValueError(f"{text!r} is no name: it may have {NAME_SIZE - 1} bytes, none of them 0")
+        raise ValueError(f"{text!r} is not a valid name: it may have {NAME_SIZE - 1} bytes, none of them 0")
     return name
 
 
@@ -345,7 +345,7 @@ def _check_offsets(offsets: Offsets, page_size: int) -> None:
     # Reductions of ufuncs, not methods of the array: this runs for each packet.
     if int(np.bitwise_or.reduce(offsets)) & (page_size - 1):
         page = int(np.flatnonzero(offsets & np.uint64(page_size - 1))[0])
-        raise MultiFDError(f"{offsets[page]} (page {page}) is no multiple of {page_size}", field="offset")
+        raise MultiFDError(f"{offsets[page]} (page {page}) is not a multiple of {page_size}", field="offset")
     if np.logical_and.reduce(offsets[1:] > offsets[:-1]):
         return  # most often they are in order, and then none comes twice
     in_order = np.sort(offsets)
