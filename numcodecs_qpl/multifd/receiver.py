@@ -283,8 +283,8 @@ class Receiver(RAMSink):
         if "qpl" in self._methods and counts.zero_pages_in_packets and counts.packets < numbered:
             raise MultiFDError(
                 f"{numbered - counts.packets} of {numbered} packets are missing. QEMU 9.1.0 and 9.2.0 with qpl leave "
-                "out the headers of packets that have only zero pages (fixed in 10.0): migrate from 10.0 or later, or with "
-                "another multifd-compression",
+                "out the headers of packets that have only zero pages (fixed in 10.0): migrate from 10.0 or later, or "
+                "with another multifd-compression",
                 field="packet_num",
             )
 
