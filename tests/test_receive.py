@@ -523,12 +523,12 @@ def test_the_subsections_of_the_configuration_are_in_the_manifest(folder: Path) 
     [
         (
             subsection(b"capabilities", u32(2) + named(b"multifd") + named(b"x-ignore-shared")),
-            "the source has turned on x-ignore-shared, which cannot be followed: turn it off there "
+            "the source has turned on 'x-ignore-shared', which cannot be followed: turn it off there "
             "(QMP migrate-set-capabilities) and migrate again",
         ),
         (
             subsection(b"capabilities", u32(2) + named(b"mapped-ram") + named(b"x-new")),
-            "the source has turned on mapped-ram, x-new, which cannot be followed: turn it off there "
+            "the source has turned on 'mapped-ram', 'x-new', which cannot be followed: turn it off there "
             "(QMP migrate-set-capabilities) and migrate again",
         ),
         (

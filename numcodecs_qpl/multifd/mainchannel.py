@@ -152,8 +152,8 @@ class MainChannel:
         unknown = [name for name in found.capabilities or [] if name not in FOLLOWED_CAPABILITIES]
         if unknown:
             raise MultiFDError(
-                f"the source has turned on {', '.join(unknown)}, which cannot be followed: turn it off there "
-                "(QMP migrate-set-capabilities) and migrate again"
+                f"the source has turned on {', '.join(map(repr, unknown))}, which cannot be followed: turn it off "
+                "there (QMP migrate-set-capabilities) and migrate again"
             )
         self.sink.configure(found)
 

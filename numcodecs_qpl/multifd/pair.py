@@ -35,6 +35,11 @@ class Pair:
         for thread in self.threads[:1]:
             thread.join(timeout)
 
+    def abort(self) -> None:
+        """End both connections in both directions."""
+        self.source.abort()
+        self.onward.abort()
+
     def close(self) -> None:
         """Close both connections, whose streams have ended in both directions."""
         for thread in self.threads:

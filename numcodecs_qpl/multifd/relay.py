@@ -351,6 +351,8 @@ class Relay:
             work(pair)
         except Exception as error:  # of whatever kind: `run` raises it, and nobody waits for this thread
             self._fail(error, party)
+            if self._confirmation.came:
+                pair.abort()  # or the source might wait for somebody to read
         finally:
             with self._changed:
                 self._running -= 1
