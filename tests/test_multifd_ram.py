@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numcodecs_qpl.multifd import MultiFDError, RAMBlock, wire
+from numcodecs_qpl.multifd.ram import RAMFile
 
 PAGE = 4096
 PAGES = 16
@@ -107,7 +109,7 @@ def test_memory_that_does_not_lie_together_is_refused() -> None:
 def test_memory_behind_the_used_length_is_never_touched() -> None:
     memory = numbered()
     block = RAMBlock("r", 2 * PAGE, PAGE, memory)
-    assert (len(block.view), block.pages.shape, block.received.shape) == (2 * PAGE, (2, PAGE), (2,))
+    assert (len(block.view), block.pages.shape) == (2 * PAGE, (2, PAGE))
     block.pages[:] = 7
     assert memory[2 * PAGE :] == numbered()[2 * PAGE :]
     with pytest.raises(IndexError):
@@ -172,25 +174,102 @@ def test_runs_are_the_pages_in_their_order(pages: list[int]) -> None:
     assert joined == block.take(offsets(*pages), np.empty((len(pages), PAGE), np.uint8)).tobytes()
 
 
-def test_pages_that_come_again_are_counted() -> None:
-    block = RAMBlock("r", SIZE, PAGE, numbered())
-    assert block.note_received(offsets(1, 2)) == 0
-    assert block.note_received(offsets(2, 3), zero=True) == 1
-    assert block.note_received(offsets(1, 2, 3, 4)) == 3
-    assert np.flatnonzero(block.received).tolist() == [1, 2, 3, 4]
+# ---- RAM blocks in files ----------------------------------------------------------------------------------------
 
 
-def test_a_page_of_a_zeroed_block_is_not_written_before_it_was_something_else() -> None:
-    memory = np.zeros(SIZE, np.uint8)
-    block = RAMBlock("r", SIZE, PAGE, memory, zeroed=True)
-    memory.flags.writeable = False
-    block.put_zeros(offsets(1, 2))
-    assert block.note_received(offsets(1, 2), zero=True) == 0
+class InFile:
+    """A RAM block in a file of its own, and the pages that it said have changed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.changed: list[list[int]] = []
+        file = path.open("x+b", buffering=0)
+        self.block = RAMFile("r", SIZE, PAGE, file, lambda numbers: self.changed.append(numbers.tolist()))
+
+    def put(self, *pages: int, byte: int) -> int:
+        return self.block.put(offsets(*pages), memoryview(bytes([byte]) * (len(pages) * PAGE)))
+
+    def content(self) -> list[int]:
+        """What each page is full of."""
+        data = self.path.read_bytes()
+        assert all(data[at : at + PAGE] == data[at : at + 1] * PAGE for at in range(0, SIZE, PAGE))
+        return list(data[::PAGE])
 
 
-def test_a_page_of_a_zeroed_block_that_was_something_becomes_zeros_again() -> None:
-    block = RAMBlock("r", SIZE, PAGE, bytearray(SIZE), zeroed=True)
-    block.put(offsets(3), np.full((1, PAGE), 7, np.uint8))
-    block.note_received(offsets(3))
-    block.put_zeros(offsets(3, 4))
-    assert content(block) == [0] * PAGES
+@pytest.fixture
+def in_file(tmp_path: Path) -> Iterator[InFile]:
+    made = InFile(tmp_path / "ram")
+    yield made
+    made.block.close()
+
+
+def test_pages_come_to_their_places_in_the_file(in_file: InFile) -> None:
+    in_file.block.put(offsets(3, 4, 9, 2), memoryview(b"".join(bytes([page]) * PAGE for page in (3, 4, 9, 2))))
+    in_file.put(4, byte=7)
+    in_file.block.put_zeros(offsets(9))
+    assert in_file.content() == [0, 0, 2, 3, 7, *[0] * 11]
+
+
+def test_pages_that_come_again_are_counted(in_file: InFile) -> None:
+    assert in_file.put(1, 2, byte=1) == 0
+    assert in_file.block.put_zeros(offsets(2, 3)) == 1
+    assert in_file.put(1, 2, 3, 4, byte=2) == 3
+    assert np.flatnonzero(in_file.block.received).tolist() == [1, 2, 3, 4]
+
+
+def test_a_page_of_zeros_takes_no_room_unless_it_was_something_else(in_file: InFile) -> None:
+    in_file.put(5, byte=1)
+    room = in_file.path.stat().st_blocks
+    in_file.block.put_zeros(offsets(5, 6))
+    assert in_file.content() == [0] * PAGES
+    assert in_file.path.stat().st_blocks == room
+    assert not in_file.block.filled.any()
+
+
+def test_only_pages_whose_content_is_another_are_told_of(in_file: InFile) -> None:
+    in_file.put(1, 2, byte=1)
+    in_file.block.put_zeros(offsets(2, 3))
+    in_file.block.put_zeros(offsets(2, 3))
+    in_file.put(2, byte=1)
+    assert in_file.changed == [[1, 2], [2], [2]]
+
+
+@pytest.mark.parametrize("start", [0, 4, 8, 12])
+def test_pages_are_read_and_those_of_zeros_are_not(
+    in_file: InFile, monkeypatch: pytest.MonkeyPatch, start: int
+) -> None:
+    in_file.put(3, 4, 9, 15, byte=7)
+    in_file.block.put_zeros(offsets(4, 5))
+    read: list[int] = []
+    real = os.preadv
+
+    def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
+        size = real(fd, buffers, offset)
+        read.extend(range(offset // PAGE, (offset + size) // PAGE))
+        return size
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    out = np.zeros((6, PAGE), np.uint8)
+    in_file.block.read(start, out)
+    assert (out == out[:, :1]).all()
+    assert out[:, 0].tolist() == (in_file.content() + [0] * 6)[start : start + 6]
+    assert read == [page for page in (3, 9, 15) if start <= page < start + 6]
+
+
+def test_a_write_that_takes_a_part_is_gone_on_with(in_file: InFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:1000], offset))
+    in_file.put(1, 2, 7, byte=5)
+    assert in_file.content() == [0, 5, 5, 0, 0, 0, 0, 5, *[0] * 8]
+
+
+def test_a_file_that_was_cut_short_is_an_error(in_file: InFile) -> None:
+    in_file.put(1, 2, byte=5)
+    os.truncate(in_file.path, 2 * PAGE + 7)
+    with pytest.raises(OSError, match="the file of RAM block 'r' lacks bytes that were written"):
+        in_file.block.read(0, np.zeros((4, PAGE), np.uint8))
+
+
+def test_a_file_has_a_whole_number_of_pages(tmp_path: Path) -> None:
+    with (tmp_path / "ram").open("x+b", buffering=0) as file, pytest.raises(ValueError, match="a whole number of pag"):
+        RAMFile("r", PAGE + 1, PAGE, file)

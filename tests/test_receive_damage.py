@@ -301,29 +301,24 @@ def test_blocks_without_end_are_an_error_in_one_record_and_in_several(records: i
 def test_a_page_that_the_disk_has_no_room_for_is_an_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch, method: str, output: str
 ) -> None:
-    reserved: list[tuple[int, int]] = []
-
-    def fallocate(fd: int, offset: int, size: int) -> None:
-        reserved.append((offset // PAGE, size // PAGE))
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
         if offset == 139 * PAGE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return len(data)
 
-    monkeypatch.setattr(os, "posix_fallocate", fallocate)
+    monkeypatch.setattr(os, "pwrite", pwrite)
     error = receive(folder, Migration(method).connections, output=output).error
-    assert isinstance(error, MultiFDError)
+    assert isinstance(error, OSError)
+    assert error.errno == errno.ENOSPC
     assert not (folder / "out").exists()
-    assert re.search("no room for RAM block 'm' in .*/out: No space left on device; make room", str(error))
-    # Each page once, neighbours together, and none of zeros.
-    assert set(reserved) <= {(0, 128), (128, 1), (130, 2), (139, 1), (150, 1), (151, 1)}
-    assert len(set(reserved)) == len(reserved)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 @pytest.mark.parametrize(
     ("when", "message"),
     [
-        ("before a page", "no room for RAM block 'm' in .*: No space left on device"),
-        ("before device state", "cannot be written: .*No space left on device"),
+        ("before a page", "cannot write to .*/out: No space left on device; make room there, or give another --output"),
+        ("before device state", "cannot write to .*/out: No space left on device"),
         ("before the source ends too early", "main channel: the source ended before the description"),
     ],
 )

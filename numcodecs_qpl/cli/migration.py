@@ -129,10 +129,11 @@ def _receive(arguments: argparse.Namespace, command: argparse.ArgumentParser) ->
             )
             with _progress(lambda: _receiving(receiver)):
                 manifest = receiver.run()
-    except MultiFDError as error:
+    except (MultiFDError, QplError) as error:
         return failed(str(error))
     except OSError as error:
-        return failed(f"{arguments.output} cannot be written: {error}")
+        reason = error.strerror or error
+        return failed(f"cannot write to {arguments.output}: {reason}; make room there, or give another --output")
     except Terminated as error:
         return error.status
     pages, blocks = manifest["pages"], len(manifest["blocks"])

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-import mmap
-import os
 import shutil
 import tempfile
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 
-from numcodecs_qpl.files import sync
+from numcodecs_qpl import codec
+from numcodecs_qpl.cpus import usable_cpus
+from numcodecs_qpl.files import sync, sync_all
 from numcodecs_qpl.multifd.errors import MultiFDError
-from numcodecs_qpl.multifd.ram import RAMBlock
-
-if TYPE_CHECKING:
-    import zarr
+from numcodecs_qpl.multifd.ram import RAMFile
+from numcodecs_qpl.multifd.writeback import WriteBack
 
 MANIFEST = "manifest.json"
 DEVICE_STATE = "device-state"
@@ -36,6 +36,8 @@ MAX_DEVICE_STATE = 1 << 30
 """Bytes of device state unless told otherwise. A machine without passed-through devices has a few MB."""
 CHUNK_PAGES = 256
 """Pages in a chunk of a zarr array: 1 MiB for pages of 4 KiB."""
+LAG = 64
+"""Chunks that wait for the rest of their pages, or for newer ones: those that changed last."""
 
 
 class Output(ABC):
@@ -72,14 +74,14 @@ class Output(ABC):
             raise MultiFDError(f"cannot write to {folder}: {error.strerror or error}") from error
         self._announced = 0
         self._device_files: dict[str, IO[bytes]] = {}
-        self._block_files: list[IO[bytes]] = []
+        self._blocks: dict[str, RAMFile] = {}
         self._device_state = 0
         self._moved: list[str] = []
         self._complete = False
         self._lock = threading.Lock()
 
-    def add_block(self, name: str, used_length: int) -> RAMBlock:
-        """Memory for a RAM block, all zeros.
+    def add_block(self, name: str, used_length: int) -> RAMFile:
+        """A file for a RAM block, all zeros.
 
         Raises
         ------
@@ -94,27 +96,19 @@ class Output(ABC):
         self._announced += used_length
         try:
             file = self._block_file(name, used_length)
-            self._block_files.append(file)
-            file.truncate(used_length)
-            memory = mmap.mmap(file.fileno(), used_length)
+            changed = partial(self._changed, name)
+            self._blocks[name] = RAMFile(name, used_length, self._page_size, file, changed)
         except (OSError, ValueError) as error:
             raise MultiFDError(f"no place for RAM block {name!r}: {error}") from error
-
-        def reserve(offset: int, size: int) -> None:
-            # The kernel answers a write to a mapped page that the disk has no room for with SIGBUS.
-            try:
-                os.posix_fallocate(file.fileno(), offset, size)
-            except OSError as error:
-                raise MultiFDError(
-                    f"no room for RAM block {name!r} in {self._folder}: {error.strerror}; make room, or give another "
-                    "--output"
-                ) from error
-
-        return RAMBlock(name, used_length, self._page_size, memory, zeroed=True, reserve=reserve)
+        return self._blocks[name]
 
     @abstractmethod
     def _block_file(self, name: str, used_length: int) -> IO[bytes]:
         """An empty file without a buffer, for a block's memory; ValueError or OSError if there can be none."""
+
+    @abstractmethod
+    def _changed(self, name: str, numbers: NDArray[np.int64]) -> None:
+        """Take notice that pages of a block have changed."""
 
     def device_state(self, data: bytes | memoryview, channel: int | None = None) -> None:
         """Add to the device state, of the main channel or of a multifd one.
@@ -138,7 +132,7 @@ class Output(ABC):
             self._device_files[name] = (self._work / name).open("wb")
         self._device_files[name].write(data)
 
-    def complete(self, blocks: list[RAMBlock], manifest: dict[str, Any]) -> None:
+    def complete(self, manifest: dict[str, Any]) -> None:
         """Everything has come: move it to where it belongs. `manifest` is added to.
 
         Raises
@@ -146,17 +140,18 @@ class Output(ABC):
         OSError
             If it cannot be written.
         """
-        for file in [*self._device_files.values(), *self._block_files]:
+        for file in self._files():
             file.close()
         manifest["format"] = self.format
         manifest["device_state"] = sorted(self._device_files)
-        manifest["blocks"] = [self._finish_block(block) for block in blocks]
+        manifest["blocks"] = [_entry(block, **self._where(block.name)) for block in self._blocks.values()]
         whole = self._work / MANIFEST
         whole.write_text(json.dumps(manifest, indent=2) + "\n")
-        for path in self._work.rglob("*"):
+        paths = list(self._work.rglob("*"))
+        for path in paths:
             # Until here the folder around them, made by mkdtemp, has kept others out.
             path.chmod(PRIVATE_FOLDER if path.is_dir() else PRIVATE_FILE)
-            sync(path)
+        sync_all(paths)
         for path in self._work.iterdir():
             if path != whole:
                 self._move(path.name)
@@ -171,12 +166,15 @@ class Output(ABC):
         (self._work / name).rename(self._folder / name)
 
     @abstractmethod
-    def _finish_block(self, block: RAMBlock) -> dict[str, Any]:
-        """See that a block's memory is stored; returns what the manifest says of it."""
+    def _where(self, name: str) -> dict[str, str]:
+        """Where a block is: the kind of place, and its path in the folder."""
+
+    def _files(self) -> list[IO[bytes] | RAMFile]:
+        return [*self._device_files.values(), *self._blocks.values()]
 
     def discard(self) -> None:
         """Leave nothing behind, unless `complete` came to its end."""
-        for file in [*self._device_files.values(), *self._block_files]:
+        for file in self._files():
             with contextlib.suppress(OSError):  # the disk may be full
                 file.close()
         if not self._complete:
@@ -199,14 +197,18 @@ class RawOutput(Output):
             raise ValueError("its file would have a name that is the device state's")
         return (self._work / _file_name(name)).open("x+b", buffering=0)
 
-    def _finish_block(self, block: RAMBlock) -> dict[str, Any]:
-        return _entry(block, file=_file_name(block.name))
+    def _changed(self, name: str, numbers: NDArray[np.int64]) -> None:
+        pass  # the file that the pages came to is the result
+
+    def _where(self, name: str) -> dict[str, str]:
+        return {"file": _file_name(name)}
 
 
 class ZarrOutput(Output):
     """``ram.zarr``: a group with an array for each RAM block, of shape [pages, page size], compressed with QPL.
 
-    A chunk has 256 pages; one that is all zeros is not stored.
+    A chunk has 256 pages; one that is all zeros is not stored. Pages come to a temporary file. Threads, one for each
+    CPU, compress from there the chunks that have not changed for a while, and again those that change after that.
     """
 
     format = "zarr"
@@ -216,32 +218,56 @@ class ZarrOutput(Output):
         super().__init__(folder, page_size, max_device_state)
         import zarr
 
-        self._group = zarr.create_group(self._work / self.GROUP)
-        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._group = zarr.create_group(self._work / self.GROUP, zarr_format=3)
+        self._codec = codec.QPL()
+        self._chunks = WriteBack(self._store, usable_cpus(), LAG)
 
     def _block_file(self, name: str, used_length: int) -> IO[bytes]:
         from numcodecs_qpl.zarr import QPL
 
         pages = used_length // self._page_size
         # Now, so that a name that zarr cannot use is an error before all pages have come.
-        self._arrays[name] = self._group.create_array(
+        self._group.create_array(
             quote(name, safe=""),
             shape=(pages, self._page_size),
             chunks=(min(CHUNK_PAGES, pages), self._page_size),
             dtype=np.uint8,
             fill_value=0,
+            # What `_store` writes; zarr's configuration may have other defaults.
+            filters=None,
             compressors=QPL(),
+            chunk_key_encoding={"name": "default", "separator": "/"},
             attributes={"name": name},
         )
         return tempfile.TemporaryFile(buffering=0, dir=self._work)
 
-    def _finish_block(self, block: RAMBlock) -> dict[str, Any]:
-        array = self._arrays[block.name]
-        for start in range(0, len(block.pages), CHUNK_PAGES):
-            pages = slice(start, start + CHUNK_PAGES)
-            if block.received[pages].any():
-                array[pages] = block.pages[pages]
-        return _entry(block, array=f"{self.GROUP}/{quote(block.name, safe='')}")
+    def _changed(self, name: str, numbers: NDArray[np.int64]) -> None:
+        self._chunks.changed((name, chunk) for chunk in np.unique(numbers // CHUNK_PAGES).tolist())
+
+    def _store(self, key: tuple[str, int]) -> None:
+        name, chunk = key
+        block = self._blocks[name]
+        data = np.zeros((min(CHUNK_PAGES, len(block.received)), self._page_size), np.uint8)
+        block.read(chunk * CHUNK_PAGES, data)
+        path = self._work / self._where(name)["array"] / "c" / f"{chunk}" / "0"
+        if data.any():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self._codec.encode(data))
+        else:
+            path.unlink(missing_ok=True)
+
+    def complete(self, manifest: dict[str, Any]) -> None:
+        """Compress what is left, and move everything to where it belongs."""
+        self._chunks.finish()
+        super().complete(manifest)
+
+    def discard(self) -> None:
+        """Leave nothing behind, no thread either."""
+        self._chunks.stop()
+        super().discard()
+
+    def _where(self, name: str) -> dict[str, str]:
+        return {"array": f"{self.GROUP}/{quote(name, safe='')}"}
 
 
 OUTPUTS: dict[str, Callable[[Path, int, int], Output]] = {"raw": RawOutput, "zarr": ZarrOutput}
@@ -251,7 +277,7 @@ def _file_name(block: str) -> str:
     return f"{quote(block, safe='')}.bin"
 
 
-def _entry(block: RAMBlock, **where: str) -> dict[str, Any]:
+def _entry(block: RAMFile, **where: str) -> dict[str, Any]:
     return {
         "name": block.name,
         "used_length": block.used_length,

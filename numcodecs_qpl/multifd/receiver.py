@@ -22,7 +22,7 @@ from numcodecs_qpl.multifd.intake import Arrival, Intake
 from numcodecs_qpl.multifd.mainchannel import MainChannel, RAMSink
 from numcodecs_qpl.multifd.methods import MultiFDPages
 from numcodecs_qpl.multifd.output import Output
-from numcodecs_qpl.multifd.ram import RAMBlock
+from numcodecs_qpl.multifd.ram import RAMBlock, RAMFile
 from numcodecs_qpl.multifd.rounds import Rounds
 from numcodecs_qpl.multifd.savevm import Configuration, SavevmReader
 from numcodecs_qpl.multifd.threads import start
@@ -83,7 +83,7 @@ class Receiver(RAMSink):
     ----------
     counts : Counts
         What has come so far.
-    blocks : dict of str to RAMBlock
+    blocks : dict of str to RAMFile
         Guest memory, by name.
     """
 
@@ -99,7 +99,7 @@ class Receiver(RAMSink):
         refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.counts = Counts()
-        self.blocks: dict[str, RAMBlock] = {}
+        self.blocks: dict[str, RAMFile] = {}
         self._output = output
         self._channels = channels
         self._page_size = page_size
@@ -137,7 +137,7 @@ class Receiver(RAMSink):
             self._wait()
             seconds = time.monotonic() - (self._started or 0.0)
             manifest = self._manifest(seconds)
-            self._output.complete(list(self.blocks.values()), manifest)
+            self._output.complete(manifest)
         return manifest
 
     def bytes_received(self) -> int:
@@ -235,16 +235,20 @@ class Receiver(RAMSink):
 
     def _receive_channel(self, party: int, connection: Connection) -> None:
         channel = RecvChannel(connection, party, self._page_size)
+        # Of one packet: its pages lie one after the other from the beginning.
+        memory = RAMBlock("", wire.PACKET_SIZE, self._page_size, bytearray(wire.PACKET_SIZE))
         try:
             while (packet := channel.read()) is not None:
-                self._receive_packet(channel, packet, party)
+                self._receive_packet(channel, packet, party, memory)
         except MultiFDError as error:
             channel.locate(error)
             raise
         finally:
             channel.close()
 
-    def _receive_packet(self, channel: RecvChannel, packet: wire.Packet | wire.DeviceStatePacket, party: int) -> None:
+    def _receive_packet(
+        self, channel: RecvChannel, packet: wire.Packet | wire.DeviceStatePacket, party: int, memory: RAMBlock
+    ) -> None:
         if isinstance(packet, wire.DeviceStatePacket):
             self._output.device_state(wire.pack_device_state(packet), party)
             channel.read_device_state(packet, lambda data: self._output.device_state(data, party))
@@ -253,10 +257,9 @@ class Receiver(RAMSink):
             if packet.normal_pages or packet.zero_pages:
                 block = self._block(packet.ramblock)
                 block.check(packet.offsets)
-                block.reserve(packet.normal)
-                channel.read_pages(packet, MultiFDPages(block, packet.normal, packet.zero))
-                block.put_zeros(packet.zero)
-                again = block.note_received(packet.normal) + block.note_received(packet.zero, zero=True)
+                places = np.arange(packet.normal_pages, dtype=np.uint64) * np.uint64(self._page_size)
+                channel.read_pages(packet, MultiFDPages(memory, places, packet.zero))
+                again = block.put(packet.normal, memory.view) + block.put_zeros(packet.zero)
                 self._agree_on(channel.method)
             with self._changed:
                 self.counts.packets += 1
@@ -313,15 +316,12 @@ class Receiver(RAMSink):
             self.put_page(block, offset, bytes([byte]) * self._page_size)
             return
         target, offsets = self._place(block, offset)
-        target.put_zeros(offsets)
-        self._count_page(target.note_received(offsets, zero=True), zero=True)
+        self._count_page(target.put_zeros(offsets), zero=True)
 
     def put_page(self, block: str, offset: int, page: bytes) -> None:
         """Put a page to where it belongs."""
         target, offsets = self._place(block, offset)
-        target.reserve(offsets)
-        target.put(offsets, np.frombuffer(page, np.uint8))
-        self._count_page(target.note_received(offsets), zero=False)
+        self._count_page(target.put(offsets, memoryview(page)), zero=False)
 
     def sync(self) -> None:
         """Wait for the multifd channels."""
@@ -335,7 +335,7 @@ class Receiver(RAMSink):
         """Keep it as it is."""
         self._output.device_state(data)
 
-    def _place(self, block: str, offset: int) -> tuple[RAMBlock, wire.Offsets]:
+    def _place(self, block: str, offset: int) -> tuple[RAMFile, wire.Offsets]:
         target = self._block(block)
         offsets = np.array([offset], np.uint64)
         target.check(offsets)
@@ -347,7 +347,7 @@ class Receiver(RAMSink):
             self.counts.zero_pages += zero
             self.counts.pages_again += again
 
-    def _block(self, name: str) -> RAMBlock:
+    def _block(self, name: str) -> RAMFile:
         if name not in self.blocks:
             raise MultiFDError(f"there is no RAM block {name!r}", field="ramblock")
         return self.blocks[name]
