@@ -45,6 +45,7 @@ numpydoc_xref_aliases = {name: name for name in DEFAULT_LINKS} | {
         "numcodecs_qpl.multifd": ("MigrationParameters", "MultiFDError", "MultiFDPages", "RAMBlock"),
         "numcodecs_qpl.multifd.address": ("Address", "Listener", "TLSFiles"),
         "numcodecs_qpl.multifd.output": ("Output",),
+        "numcodecs_qpl.multifd.ram": ("RAMFile",),
         "numcodecs_qpl.multifd.receiver": ("Counts",),
         "numcodecs_qpl.multifd.relay": ("RelayCounts",),
     }.items()

@@ -416,7 +416,6 @@ def test_a_block_and_the_device_state_do_not_share_a_file(tmp_path: Path, name: 
     main, first, second = source.connections
     at = 64 + HEADER
     state = device_state(b"vfio", b"state")
-    # A process of its own: memory whose file has been cut short ends the one that uses it.
     words = ("--listen", f"unix:{tmp_path}/s", "--channels", "2", "--output", f"{tmp_path}/out")
     with Command("receive", *words) as receiver:
         Replay(tmp_path / "s", [main, first, second[:at] + state + second[at:]]).join()
