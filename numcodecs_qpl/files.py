@@ -7,10 +7,13 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 SYNCS = 16
 """Files that `sync_all` waits for at a time. 500 files on ext4 took a sixth of the time that they take one by one."""
+BATCH = 1024
+"""Files that `sync_all` has in memory. There can be millions."""
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -47,6 +50,8 @@ def sync(path: Path) -> None:
 
 def sync_all(paths: Iterable[Path]) -> None:
     """Wait until several files, or the names in folders, are on the disk."""
+    left = iter(paths)
     with ThreadPoolExecutor(SYNCS) as threads:
-        for _ in threads.map(sync, paths):
-            pass  # an error is raised here
+        while batch := list(islice(left, BATCH)):
+            for _ in threads.map(sync, batch):
+                pass  # an error is raised here

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from numcodecs_qpl.files import write_whole
+from numcodecs_qpl import files
+from numcodecs_qpl.files import sync_all, write_whole
 
 
 def test_no_symlink_that_another_user_can_put_there_is_written_through(tmp_path: Path) -> None:
@@ -69,3 +70,30 @@ def test_a_file_that_the_disk_does_not_take_leaves_the_old_one(tmp_path: Path, m
         write_whole(path, lambda beside: beside.write_text("new"))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_all_files_and_folders_are_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "BATCH", 4)
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    (tmp_path / "folder").mkdir()
+    for number in range(9):
+        (tmp_path / "folder" / f"{number}").write_text("")
+    sync_all(tmp_path.rglob("*"))
+    assert sorted(synced) == sorted(path.stat().st_ino for path in tmp_path.rglob("*"))
+
+
+def test_one_of_many_files_that_the_disk_does_not_take_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}").write_text("")
+    bad = (tmp_path / "31").stat().st_ino
+
+    def fsync(fd: int) -> None:
+        if os.fstat(fd).st_ino == bad:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output error"):
+        sync_all(tmp_path.iterdir())

@@ -254,6 +254,30 @@ def test_the_group_does_not_depend_on_zarrs_settings(folder: Path, variable: str
     assert array_of(folder / "out") == source.ram
 
 
+@pytest.mark.parametrize("form", ["raw", "zarr"])
+def test_everything_is_on_the_disk_before_the_manifest_has_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    synced: set[int] = set()
+    before: set[int] = set()
+    fsync, rename = os.fsync, Path.rename
+
+    def sync(fd: int) -> None:
+        synced.add(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    def move(path: Path, target: Path) -> Path:
+        if path.name == "manifest.json":
+            before.update(synced)
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "rename", move)
+    outcome = receive(folder, Migration("none").connections, output=form)
+    assert outcome.error is None
+    assert {path.stat().st_ino for path in [outcome.out, *outcome.out.rglob("*")]} <= before
+
+
 # ---- Ends -------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -147,11 +147,7 @@ class Output(ABC):
         manifest["blocks"] = [_entry(block, **self._where(block.name)) for block in self._blocks.values()]
         whole = self._work / MANIFEST
         whole.write_text(json.dumps(manifest, indent=2) + "\n")
-        paths = list(self._work.rglob("*"))
-        for path in paths:
-            # Until here the folder around them, made by mkdtemp, has kept others out.
-            path.chmod(PRIVATE_FOLDER if path.is_dir() else PRIVATE_FILE)
-        sync_all(paths)
+        sync_all(self._made_private())
         for path in self._work.iterdir():
             if path != whole:
                 self._move(path.name)
@@ -164,6 +160,12 @@ class Output(ABC):
     def _move(self, name: str) -> None:
         self._moved.append(name)  # first, as a signal may come between the two
         (self._work / name).rename(self._folder / name)
+
+    def _made_private(self) -> Iterator[Path]:
+        for path in self._work.rglob("*"):
+            # Until here the folder around them, made by mkdtemp, has kept others out.
+            path.chmod(PRIVATE_FOLDER if path.is_dir() else PRIVATE_FILE)
+            yield path
 
     @abstractmethod
     def _where(self, name: str) -> dict[str, str]:
