@@ -28,3 +28,23 @@ def folder(tmp_path: Path) -> Path:
     """A folder with a short name: a unix socket's path has at most 107 bytes."""
     assert len(str(tmp_path)) < 90
     return tmp_path
+
+
+# These two import inside: environments that run a part of the tests only are without qemu.qmp.
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2 MiB of what the RAM of a guest at work may look like."""
+    from guest import make_data
+
+    path = tmp_path_factory.mktemp("data") / "data"
+    make_data(path, 2)
+    return path
+
+
+@pytest.fixture(scope="session")
+def firmware(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """A firmware that halts, and one that keeps dirtying 4 to 12 MiB."""
+    from guest import build_firmware
+
+    folder = tmp_path_factory.mktemp("firmware")
+    return {dirty: build_firmware(folder, dirty) for dirty in (False, True)}

@@ -18,6 +18,7 @@ from numcodecs_qpl import _core
 
 ROOT = Path(__file__).parents[1]
 FETCH = ROOT / "tools/fetch_debian.py"
+FETCH_QEMU = ROOT / "tools/fetch_qemu.py"
 BUILD_TOOLS = {"cc", "cython", "meson"}
 WITHOUT_COMPILER = "NUMCODECS_QPL_WITHOUT_COMPILER"
 """Environment variable that is set where there is to be nothing that builds, by tools/without_compiler.sh."""
@@ -41,12 +42,15 @@ def tool(name: str) -> str:
     return found
 
 
-def fetch(folder: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+def fetch(
+    folder: Path, *arguments: str, path: str | None = None, tool: Path = FETCH
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(FETCH), "--into", str(folder / "into"), *arguments],
+        [sys.executable, str(tool), "--into", str(folder / "into"), *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "PATH": path if path is not None else os.environ["PATH"]},
+        # The tools import each other, which conftest.py turns off for all that tests start.
+        env={**os.environ, "PATH": path if path is not None else os.environ["PATH"], "PYTHONSAFEPATH": ""},
         timeout=600,
     )
 
@@ -116,6 +120,14 @@ def test_without_apt_the_fetch_has_one_line_for_each_library_that_is_missing(tmp
     assert (done.returncode, done.stdout) == (1, "")
     reason = "through apt: apt-get is not on this machine"
     assert done.stderr == f"libisal\t{reason}\nqpl\t{reason}\n"
+
+
+def test_a_qemu_is_fetched_only_if_it_is_not_there_yet(tmp_path: Path) -> None:
+    there = tmp_path / "into/10.0"
+    there.mkdir(parents=True)
+    done = fetch(tmp_path, "10.0", "newest", path="/nonexistent", tool=FETCH_QEMU)
+    assert (done.returncode, done.stdout) == (1, f"10.0\t{there}\n")
+    assert done.stderr == "newest\tthrough apt: apt-get is not on this machine\n"
 
 
 FLOORS = {"libisal": "2.30", "libdeflate": "1.14", "qpl": "1.5.0"}

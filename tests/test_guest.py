@@ -14,13 +14,6 @@ need("qemu-system-x86_64", "nasm")
 CHANNELS = 2
 
 
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "data"
-    make_data(path, 2)
-    return path
-
-
 @pytest.mark.parametrize("method", ["none", "zstd"])
 @pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
 def test_ram_arrives_unchanged(tmp_path: Path, data: Path, dirty: bool, method: str) -> None:

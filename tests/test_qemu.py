@@ -13,28 +13,13 @@ import emulated_iaa
 import pytest
 import trustme
 from commands import PATIENCE, Command, wait_until
-from guest import Guest, build_firmware, make_data
+from guest import Guest
 from programs import need
 from test_relay import free_port, relay, tls
 from tls_files import issue
 from way import DATA_AT, Way, migrate, set_up
 
 need("qemu-system-x86_64", "nasm")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2 MiB of what the RAM of a guest at work may look like."""
-    path = tmp_path_factory.mktemp("data") / "data"
-    make_data(path, 2)
-    return path
-
-
-@pytest.fixture(scope="module")
-def firmware(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
-    """A firmware that halts, and one that keeps dirtying 4 to 12 MiB."""
-    folder = tmp_path_factory.mktemp("firmware")
-    return {dirty: build_firmware(folder, dirty) for dirty in (False, True)}
 
 
 @pytest.fixture(scope="module")

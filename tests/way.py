@@ -7,9 +7,11 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self
+from types import MappingProxyType
+from typing import Any, Self
 
 from commands import PATIENCE, Command, wait_until
 from guest import MIB, SEVERAL_ROUNDS, Guest
@@ -143,6 +145,12 @@ class Way:
         Of both guests.
     source_more : tuple of str
         More arguments of the source's QEMU.
+    guest, destination : mapping
+        Further parameters of both guests, and those of the destination that differ.
+    capabilities : sequence of str
+        Capabilities to turn on in both, besides return-path.
+    listen : str
+        Address of the source's relay; a unix socket by default.
     relays : bool
         False: the QEMUs are connected directly.
     """
@@ -166,6 +174,10 @@ class Way:
         environment: Environment = None,
         qemu: QEMU = INSTALLED,
         source_more: tuple[str, ...] = (),
+        guest: Mapping[str, Any] = MappingProxyType({}),
+        destination: Mapping[str, Any] = MappingProxyType({}),
+        capabilities: Sequence[str] = (),
+        listen: str = "",
         relays: bool = True,
     ) -> None:
         self._channels = channels
@@ -176,22 +188,24 @@ class Way:
         self._at = {place: f"{folder}/{place}-hidden" if place == cut else f"{folder}/{place}" for place in "abc"}
         self._stack = contextlib.ExitStack()
         memory = (data, DATA_AT) if data is not None else None
-        self.source = Guest(folder, "source", firmware=firmware, data=memory, qemu=qemu, more=source_more)
-        self.destination = Guest(folder, "destination", firmware=firmware, incoming=True, paused=True, qemu=qemu)
+        here = {"qemu": qemu, "more": source_more, **guest}
+        there = {"qemu": qemu, **guest, **destination}
+        self.source = Guest(folder, "source", firmware=firmware, data=memory, **here)
+        self.destination = Guest(folder, "destination", firmware=firmware, incoming=True, paused=True, **there)
+        self._capabilities = ("return-path", *capabilities)
         self.link: Cut | None = None
         self._relays = relays
         middle = (between or f"unix:{folder}/b", between or f"unix:{self._at['b']}")
-        self._first = partial(
-            relay, f"unix:{self._at['a']}", middle[0], "none", encode, *first, environment=environment
-        )
+        near = listen or f"unix:{self._at['a']}"
+        self._first = partial(relay, near, middle[0], "none", encode, *first, environment=environment)
         self._second = partial(relay, middle[1], f"unix:{folder}/c", encode, "none", *second, environment=environment)
-        self.uri = f"unix:{folder}/a" if relays else f"unix:{folder}/c"
+        self.uri = listen or (f"unix:{folder}/a" if relays else f"unix:{folder}/c")
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             for guest in (self.source, self.destination):
                 stack.enter_context(guest)
-                guest.set_capabilities("return-path")
+                guest.set_capabilities(*self._capabilities)
             set_up(self.source, self._channels, dirty=self._dirty)
             set_up(self.destination, self._channels)
             self.destination.listen(f"unix:{self._at['c']}")
