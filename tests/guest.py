@@ -179,9 +179,9 @@ class Guest:
         multifd = {"multifd_channels": channels, "multifd_compression": method} if channels else {}
         self.qmp("migrate-set-parameters", **{**multifd, "max_bandwidth": UNLIMITED, **parameters})
 
-    def set_capabilities(self, *names: str) -> None:
-        """Turn on capabilities of migrations, such as "return-path"."""
-        capabilities = [{"capability": name, "state": True} for name in names]
+    def set_capabilities(self, *names: str, on: bool = True) -> None:
+        """Turn capabilities of migrations, such as "return-path", on or off."""
+        capabilities = [{"capability": name, "state": on} for name in names]
         self.qmp("migrate-set-capabilities", capabilities=capabilities)
 
     def listen(self, uri: str) -> None:
