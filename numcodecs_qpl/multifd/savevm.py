@@ -19,7 +19,7 @@ EOF, START, PART, END, FULL, SUBSECTION, VMDESCRIPTION, CONFIGURATION, COMMAND =
 FOOTER = 0x7E
 """Types of section (``QEMU_VM_*``)."""
 
-OPEN_RETURN_PATH, PING, POSTCOPY_ADVISE, PACKAGED, ENABLE_COLO, RECV_BITMAP = 1, 2, 3, 7, 9, 10
+OPEN_RETURN_PATH, PING, POSTCOPY_ADVISE, PACKAGED, ENABLE_COLO, RECV_BITMAP = 1, 2, 3, 7, 8, 10
 """Commands (``MIG_CMD_*``). From POSTCOPY_ADVISE to RECV_BITMAP they change what the stream is."""
 
 
@@ -116,7 +116,8 @@ class SavevmReader:
         """
         command, size = self.u16(), self.u16()
         data = self.read(size)
-        if POSTCOPY_ADVISE <= command <= RECV_BITMAP:
+        # With dirty-bitmaps and without postcopy-ram, QEMU sends POSTCOPY_ADVISE too, without data. It changes nothing.
+        if POSTCOPY_ADVISE <= command <= RECV_BITMAP and (command, size) != (POSTCOPY_ADVISE, 0):
             capability = "x-colo" if command == ENABLE_COLO else "postcopy-ram"
             raise MultiFDError(
                 f"the source has {capability} turned on (command {command} in its stream), which is not supported: "
