@@ -23,6 +23,7 @@ from tls_files import issue
 
 from numcodecs_qpl.multifd import MultiFDError
 from numcodecs_qpl.multifd.address import (
+    Abort,
     Address,
     Listener,
     TLSFiles,
@@ -455,3 +456,15 @@ def test_the_context_asks_for_tls_1_2_and_certificates(files: TLSFiles, monkeypa
     without_peer = TLSFiles(files.cert, files.key, files.ca, verify_peer=False)
     assert without_peer.context(server=True).verify_mode.name == "CERT_NONE"
     assert without_peer.context(server=False).verify_mode.name == "CERT_REQUIRED"
+
+
+def test_an_abort_does_not_concern_a_connection_that_was_made_before(tmp_path: Path) -> None:
+    listener = Listener(Address("unix", str(tmp_path / "s")))
+    abort = Abort()
+    with contextlib.closing(listener), contextlib.closing(connect(listener.address, abort=abort)) as connection:
+        with listener.accept(5) as accepted:
+            abort()
+            connection.send([b"more"])
+            assert accepted.recv(10) == b"more"
+        with pytest.raises(MultiFDError, match="connecting was aborted"):
+            connect(listener.address, abort=abort)

@@ -17,6 +17,7 @@ VERSION = u32(3)
 CONFIGURATION = b"\x07" + u32(6) + b"pc-q35"
 RETURN_PATH = b"\x08" + struct.pack(">HH", 1, 0)
 PING = b"\x08" + struct.pack(">HHI", 2, 4, 1)
+POSTCOPY = b"\x08" + struct.pack(">HHQQ", 3, 16, 4096, 4096)
 RAM = b"\x01" + u32(2) + named(b"ram")
 
 
@@ -33,6 +34,7 @@ def opening(stream: bytes) -> tuple[bool | None, bytes]:
         (CONFIGURATION, False),
         (CONFIGURATION + PING, False),
         (CONFIGURATION + RETURN_PATH + PING, True),
+        (CONFIGURATION + b"\x08" + struct.pack(">HH", 3, 0) + RETURN_PATH, True),
         (RETURN_PATH, True),
         (CONFIGURATION + b"\x05" + named(b"configuration/uuid") + u32(1) + bytes(16) + RETURN_PATH, True),
         (
@@ -40,7 +42,7 @@ def opening(stream: bytes) -> tuple[bool | None, bytes]:
             False,
         ),
     ],
-    ids=["nothing", "configuration", "ping", "all", "old machine", "uuid", "capabilities"],
+    ids=["nothing", "configuration", "ping", "all", "dirty bitmaps", "old machine", "uuid", "capabilities"],
 )
 def test_the_return_path_is_found_and_the_opening_ends_before_guest_memory(
     before: bytes, return_path: bool | None
@@ -58,8 +60,8 @@ def test_whether_there_is_a_return_path_is_not_known_after_an_unknown_part() -> 
     [
         (u32(4), "version: 4; only version 3 is known"),
         (VERSION + CONFIGURATION[:-1], "the source ended; 1 of 6 bytes were missing"),
-        (VERSION + CONFIGURATION + RETURN_PATH + b"\x08" + struct.pack(">HH", 3, 0), "has postcopy-ram turned on"),
-        (VERSION + CONFIGURATION + b"\x08" + struct.pack(">HH", 9, 0), "turn x-colo off in both QEMUs"),
+        (VERSION + CONFIGURATION + RETURN_PATH + POSTCOPY, "has postcopy-ram turned on"),
+        (VERSION + CONFIGURATION + b"\x08" + struct.pack(">HH", 8, 0), "turn x-colo off in both QEMUs"),
         (
             VERSION + CONFIGURATION + b"\x05" + named(b"configuration/target-page-bits") + u32(1) + u32(14),
             r"the guest's pages have 2\*\*14 bytes, but 4096 are expected: set --page-size",

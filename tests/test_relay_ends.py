@@ -19,11 +19,13 @@ from test_relay import free_port, relay, run_in_process, tls
 from tls_files import issue
 
 from numcodecs_qpl.multifd.address import Address, Listener
+from numcodecs_qpl.multifd.connection import UNIX_BUFFER
 from numcodecs_qpl.multifd.errors import MultiFDError, OutcomeUnknownError
 from numcodecs_qpl.multifd.relay import LOOK_FOR_THE_GUEST, NO_RETURN_PATH, Relay
 from numcodecs_qpl.multifd.returnpath import PONG, SHUT, message
 
 IDLE = recording("qemu-11.0.92-none")
+DIRTY = recording("qemu-11.0.92-none-dirty")
 OPEN_RETURN_PATH = b"\x08" + struct.pack(">HH", 1, 0)
 END = b"\x00\x06" + u32(len(DESCRIPTION)) + DESCRIPTION
 CONFIRMATION = message(PONG, bytes(4)) + message(SHUT, bytes(4))
@@ -201,7 +203,7 @@ def test_a_destination_that_does_not_answer_after_everything_is_not_called_a_fai
 
 
 def test_postcopy_is_refused_by_name_before_guest_memory(folder: Path, ends: Ends) -> None:
-    advise = b"\x08" + struct.pack(">HH", 3, 0)
+    advise = b"\x08" + struct.pack(">HHQQ", 3, 16, 4096, 4096)
     with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "qpl") as middle:
         source = ends.connect()
         source.sendall(b"QEVM" + u32(3) + OPEN_RETURN_PATH + advise)
@@ -227,21 +229,22 @@ def break_main(source: list[socket.socket], middle: Relay) -> None:
 def test_what_the_source_has_sent_on_the_channels_is_delivered_when_the_migration_fails(
     folder: Path, ends: Ends, act: Callable[[list[socket.socket], Relay], None]
 ) -> None:
-    """The destination does not read before the relay has failed, and the channels have more than its buffers hold."""
+    """The destination does not read before the relay has failed, and the sockets have no room for all of it."""
+    assert all(len(content) > 3 * UNIX_BUFFER for content in DIRTY.channels)
     middle = Relay(Listener(Address("unix", f"{folder}/in")), Address("unix", f"{folder}/end"), "none", "none")
     runner, raised = run_in_process(middle.run)
     runner.start()
-    source = [ends.connect() for _ in IDLE.connections]
-    source[0].sendall(IDLE.main[:500])
+    source = [ends.connect() for _ in DIRTY.connections]
+    source[0].sendall(DIRTY.main[:500])
 
     def send(sock: socket.socket, content: bytes) -> None:
         sock.sendall(content)
         sock.shutdown(socket.SHUT_WR)
 
-    senders = [threading.Thread(target=send, args=pair) for pair in zip(source[1:], IDLE.channels, strict=True)]
+    senders = [threading.Thread(target=send, args=pair) for pair in zip(source[1:], DIRTY.channels, strict=True)]
     for sender in senders:
         sender.start()
-    destination = [ends.accept() for _ in IDLE.connections]
+    destination = [ends.accept() for _ in DIRTY.connections]
     time.sleep(0.2)
     act(source, middle)
     wait_until(lambda: middle._error is not None, "the failure")
@@ -253,7 +256,7 @@ def test_what_the_source_has_sent_on_the_channels_is_delivered_when_the_migratio
         reader.start()
     for thread in (*readers, *senders, runner):
         thread.join(PATIENCE)
-    assert sorted(contents.values()) == sorted(IDLE.channels)
+    assert sorted(contents.values()) == sorted(DIRTY.channels)
     assert len(raised) == 1
 
 

@@ -271,6 +271,12 @@ class Abort:
         if self._called:
             raise ConnectionAbortedError(errno.ECONNABORTED, "connecting was aborted")
 
+    def succeed(self) -> None:
+        """Let go of the socket of an attempt that has succeeded; raise as `check` does."""
+        with self._lock:
+            self.check()
+            self._socket = None
+
 
 def connect(address: Address, tls: TLSFiles | None = None, abort: Abort | None = None) -> Connection:
     """Connect to `address`.
@@ -296,7 +302,7 @@ def connect(address: Address, tls: TLSFiles | None = None, abort: Abort | None =
         sock = _connected(address, abort, deadline)
         try:
             connection = _greet(sock, str(address), context, address.host, deadline)
-            abort.check()
+            abort.succeed()
         except (OSError, PeerClosedError):
             sock.close()
             raise

@@ -6,6 +6,7 @@ recorded streams of 7.2.22 and 11.0.92. All integers are big-endian.
 
 from __future__ import annotations
 
+import re
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -104,6 +105,7 @@ class MainChannel:
     _flush_ends_rounds: bool = False
     _return_path: bool = False
     _acknowledged: bool = False
+    _machine: str = ""
     _block_count: int = 0
 
     def run(self) -> list[str]:
@@ -155,6 +157,7 @@ class MainChannel:
                 f"the source has turned on {', '.join(map(repr, unknown))}, which cannot be followed: turn it off "
                 "there (QMP migrate-set-capabilities) and migrate again"
             )
+        self._machine = found.machine
         self.sink.configure(found)
 
     def _command(self) -> None:
@@ -233,11 +236,14 @@ class MainChannel:
             self._end_round()
 
     def _end_round(self) -> None:
-        # With switchover-ack (QEMU 8.1) the source goes on sending until it has this reply. Nothing in the stream tells
-        # that the capability is on. A source that has it off ignores the reply, but QEMU up to 8.0 fails on it. Flush
-        # records come from 8.1 on.
+        # With switchover-ack (QEMU 8.1) the source goes on sending until it has this reply. The stream does not tell
+        # that the capability is on. Where it is off the reply is ignored, but QEMU up to 8.0 fails on it; flush records
+        # come from 8.1 on. Machine types from 11.1 on count the replies that they wait for. Without passed-through
+        # devices they wait for none, and fail on one.
         self.sink.sync()
-        known = self._flush_ends_rounds or self.sink.knows_switchover_ack()
+        version = re.search(r"-(\d+)\.(\d+)$", self._machine)
+        may_wait = version is not None and (int(version[1]), int(version[2])) < (11, 1)
+        known = may_wait and (self._flush_ends_rounds or self.sink.knows_switchover_ack())
         if self._return_path and known and not self._acknowledged:
             self._acknowledged = True
             self.reply(returnpath.message(returnpath.SWITCHOVER_ACK))
