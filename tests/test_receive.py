@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -49,6 +51,8 @@ from handmade import (
     u64,
 )
 from streams import NAMES, Recording, Replay, recording
+
+from numcodecs_qpl.multifd.output import RawOutput
 
 IDLE = recording("qemu-11.0.92-none")
 BEGINNINGS = "the main channel begins with 0x5145564d, a multifd channel with 0x11223344"
@@ -324,6 +328,7 @@ def test_an_older_copy_that_comes_late_does_not_win_over_the_next_rounds(folder:
     fast.send(2, {}, flags=SYNC)
     main = Migration(method).main
     del main["flush 2"], main["flush 3"]  # one round, and what follows it
+    del main["return path"]  # a confirmation would not wait for what follows the last round
     if ahead == "main":
         main["end id"] += u64(5 * PAGE | ZERO) + named(b"m") + b"\x09"
         new = b"\x09" * PAGE
@@ -361,15 +366,31 @@ def test_a_round_ends_with_a_section_where_there_are_no_flush_records(folder: Pa
 
 
 ACK = struct.pack(">HH", 7, 0)
+CONFIRMATION = struct.pack(">HHI", 1, 4, 0)
 
 
 @pytest.mark.parametrize(
-    ("flushes", "alloc", "acknowledged"),
-    [(True, 128, ACK), (False, 0, ACK), (False, 128, b"")],
-    ids=["machine type from 8.1 on", "older machine type on QEMU from 9.2 on", "QEMU up to 8.0"],
+    ("machine", "flushes", "alloc", "acknowledged"),
+    [
+        (b"pc-q35-11.0", True, 128, ACK),
+        (b"pc-i440fx-7.2", False, 0, ACK),
+        (b"pc-q35-7.2", False, 128, b""),
+        (b"pc-q35-11.1", True, 0, b""),
+        (b"isapc", True, 0, b""),
+    ],
+    ids=[
+        "machine type from 8.1 on",
+        "older machine type on QEMU from 9.2 on",
+        "QEMU up to 8.0",
+        "from 11.1 on",
+        "other",
+    ],
 )
-def test_the_return_path_is_answered(folder: Path, flushes: bool, alloc: int, acknowledged: bytes) -> None:
+def test_the_return_path_is_answered(
+    folder: Path, machine: bytes, flushes: bool, alloc: int, acknowledged: bytes
+) -> None:
     source = Migration("none")
+    source.main["machine length"], source.main["machine"] = u32(len(machine)), machine
     source.main["return path"] += b"\x08" + struct.pack(">HH", 2, 4) + b"ping"
     if not flushes:
         for name in ("flush", "flush 2", "flush 3"):
@@ -388,11 +409,74 @@ def test_the_return_path_is_answered(folder: Path, flushes: bool, alloc: int, ac
         main.sendall(source.connections[0][:end])
         assert said(main, len(expected)) == expected
         main.sendall(source.connections[0][end:])
-        assert said(main, 8) == struct.pack(">HHI", 1, 4, 0)
+        assert said(main, 8) == CONFIRMATION
         main.shutdown(socket.SHUT_WR)
         outcome = feed.finish()
     channels.join()
     assert outcome.error is None
+
+
+@pytest.mark.parametrize("output", ["raw", "zarr"])
+def test_the_source_has_its_confirmation_when_the_guest_is_on_the_disk(folder: Path, output: str) -> None:
+    source = Migration("qpl")
+    feed = Feed(folder, output=output)
+    with connected(feed.path, source.connections) as sockets:
+        assert said(sockets[0], 8) == CONFIRMATION
+        assert (feed.outcome.out / "manifest.json").exists()
+        sockets[1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # however it ends
+    outcome = feed.finish()
+    assert outcome.error is None
+    assert outcome.manifest == json.loads((outcome.out / "manifest.json").read_text())
+
+
+def test_the_source_has_no_confirmation_of_what_cannot_be_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(output: RawOutput, manifest: dict[str, Any]) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(RawOutput, "complete", full)
+    source = Migration("qpl")
+    feed = Feed(folder)
+    with connected(feed.path, source.connections) as sockets:
+        assert said(sockets[0], 8) == b""
+    outcome = feed.finish()
+    assert isinstance(outcome.error, OSError)
+    assert not outcome.out.exists()
+
+
+def test_what_comes_after_the_confirmation_is_an_error_and_what_was_kept_stays(folder: Path) -> None:
+    source = Migration("none")
+    feed = Feed(folder)
+    with connected(feed.path, source.connections) as sockets:
+        assert said(sockets[0], 8) == CONFIRMATION
+        sockets[1].sendall(device_state(b"vfio", b"late"))
+        outcome = feed.finish()
+    assert str(outcome.error) == (
+        "channel 0, packet 6: it comes after the main channel has told that everything has come: the output lacks it"
+    )
+    assert outcome.ram() == source.ram
+
+
+def test_a_source_that_stays_after_its_confirmation_does_not_spoil_the_guest(folder: Path) -> None:
+    source = Migration("none")
+    feed = Feed(folder, timeout=0.5)
+    with connected(feed.path, source.connections) as sockets:
+        assert said(sockets[0], 8) == CONFIRMATION
+        outcome = feed.finish()
+    assert outcome.error is None
+    assert outcome.ram() == source.ram
+
+
+@contextlib.contextmanager
+def connected(path: Path, contents: list[bytes]) -> Iterator[list[socket.socket]]:
+    """Connections that have sent their contents and stay open."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in contents]
+        for sock in sockets:
+            sock.settimeout(PATIENCE)
+            sock.connect(str(path))
+        with ThreadPoolExecutor(len(sockets)) as senders:
+            list(senders.map(lambda sock, content: sock.sendall(content), sockets, contents))
+        yield sockets
 
 
 def said(sock: socket.socket, size: int) -> bytes:

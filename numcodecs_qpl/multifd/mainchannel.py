@@ -95,36 +95,46 @@ class MainChannel:
         Gets what is read.
     reply : callable
         ``reply(data)`` sends bytes back, if the source opens the return path.
+    return_path : bool
+        The source has opened it.
     """
 
     reader: SavevmReader
     sink: RAMSink
     reply: Callable[[bytes], None]
+    return_path: bool = False
     _ram_section: int | None = None
     _block: str | None = None
     _flush_ends_rounds: bool = False
-    _return_path: bool = False
     _acknowledged: bool = False
     _machine: str = ""
     _block_count: int = 0
 
     def run(self) -> list[str]:
-        """Read the whole stream; returns the names of its devices.
+        """Read until everything has come; returns the names of the devices.
 
         Raises
         ------
         MultiFDError
-            If it is damaged, ends too early, or holds what cannot be followed.
+            If the stream is damaged, ends too early, or holds what cannot be followed.
         """
         self.reader.check_version()
         while not self._section():
             pass
-        devices = self._devices()
-        if self._return_path:
+        return self._devices()
+
+    def finish(self) -> None:
+        """Confirm on the return path, if it is open, that everything was kept, and wait for the end of the stream.
+
+        Raises
+        ------
+        MultiFDError
+            If something follows.
+        """
+        if self.return_path:
             self.reply(returnpath.message(returnpath.SHUT, bytes(4)))
         if self.reader.stream.read(1):
             raise MultiFDError("something follows the description of the device state")
-        return devices
 
     # ---- Sections ----
 
@@ -163,8 +173,8 @@ class MainChannel:
     def _command(self) -> None:
         command, data = self.reader.command()
         if command == OPEN_RETURN_PATH:
-            self._return_path = True
-        elif command == PING and self._return_path:
+            self.return_path = True
+        elif command == PING and self.return_path:
             self.reply(returnpath.message(returnpath.PONG, data))
 
     def _start(self) -> None:
@@ -244,7 +254,7 @@ class MainChannel:
         version = re.search(r"-(\d+)\.(\d+)$", self._machine)
         may_wait = version is not None and (int(version[1]), int(version[2])) < (11, 1)
         known = may_wait and (self._flush_ends_rounds or self.sink.knows_switchover_ack())
-        if self._return_path and known and not self._acknowledged:
+        if self.return_path and known and not self._acknowledged:
             self._acknowledged = True
             self.reply(returnpath.message(returnpath.SWITCHOVER_ACK))
 

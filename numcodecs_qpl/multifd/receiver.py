@@ -17,7 +17,7 @@ from numcodecs_qpl.multifd import wire
 from numcodecs_qpl.multifd.address import Listener
 from numcodecs_qpl.multifd.channel import RecvChannel
 from numcodecs_qpl.multifd.connection import Connection
-from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
 from numcodecs_qpl.multifd.intake import Arrival, Intake
 from numcodecs_qpl.multifd.mainchannel import MainChannel, RAMSink
 from numcodecs_qpl.multifd.methods import MultiFDPages
@@ -117,6 +117,9 @@ class Receiver(RAMSink):
         self._configuration = Configuration("")
         self._methods: set[str] = set()
         self._devices: list[str] = []
+        self._channels_have_state = False
+        self._keeps = False  # nothing is added to the output any more
+        self._kept: dict[str, Any] | None = None  # the manifest, once the output is complete
         self._is_recent = False
 
     def run(self) -> dict[str, Any]:
@@ -135,9 +138,13 @@ class Receiver(RAMSink):
             stack.callback(self._intake.close)
             self._intake.start()
             self._wait()
-            seconds = time.monotonic() - (self._started or 0.0)
-            manifest = self._manifest(seconds)
-            self._output.complete(manifest)
+            return self._kept or self._keep()
+
+    def _keep(self) -> dict[str, Any]:
+        self._keeps = True
+        manifest = self._manifest(time.monotonic() - (self._started or 0.0))
+        self._output.complete(manifest)
+        self._kept = manifest
         return manifest
 
     def bytes_received(self) -> int:
@@ -156,6 +163,8 @@ class Receiver(RAMSink):
             if self.bytes_received() > seen or not self._connections:
                 quiet_since, seen = time.monotonic(), self.bytes_received()
             elif time.monotonic() - quiet_since > self._timeout:
+                if self._kept:
+                    return
                 raise MultiFDError(f"nothing came for {self._timeout:g} s; {self._missing()}")
 
     def _missing(self) -> str:
@@ -214,7 +223,8 @@ class Receiver(RAMSink):
             else:
                 self._receive_main(connection)
         except Exception as caught:  # of whatever kind: `run` raises it, as no thread waits for this one
-            error = caught
+            if not (self._kept and isinstance(caught, PeerClosedError)):  # the source may end as it likes then
+                error = caught
             if isinstance(error, MultiFDError):
                 error.locate(party)
         with self._changed:
@@ -232,6 +242,11 @@ class Receiver(RAMSink):
         stream = io.BufferedReader(_Incoming(connection))
         main = MainChannel(SavevmReader(stream, self._page_size), self, lambda data: connection.send([data]))
         self._devices = main.run()
+        # With the confirmation, the source lets go of the guest and ends the connections. So the guest must be on
+        # the disk before. Only where channels carry device state, their ends alone tell that all of it has come.
+        if main.return_path and not self._channels_have_state:
+            self._keep()
+        main.finish()
 
     def _receive_channel(self, party: int, connection: Connection) -> None:
         channel = RecvChannel(connection, party, self._page_size)
@@ -249,7 +264,10 @@ class Receiver(RAMSink):
     def _receive_packet(
         self, channel: RecvChannel, packet: wire.Packet | wire.DeviceStatePacket, party: int, memory: RAMBlock
     ) -> None:
+        if self._keeps and (isinstance(packet, wire.DeviceStatePacket) or packet.normal_pages or packet.zero_pages):
+            raise MultiFDError("it comes after the main channel has told that everything has come: the output lacks it")
         if isinstance(packet, wire.DeviceStatePacket):
+            self._channels_have_state = True
             self._output.device_state(wire.pack_device_state(packet), party)
             channel.read_device_state(packet, lambda data: self._output.device_state(data, party))
         else:
