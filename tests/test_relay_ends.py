@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import trustme
@@ -18,6 +19,7 @@ from streams import recording
 from test_relay import free_port, relay, run_in_process, tls
 from tls_files import issue
 
+from numcodecs_qpl.multifd import wire
 from numcodecs_qpl.multifd.address import Address, Listener
 from numcodecs_qpl.multifd.connection import UNIX_BUFFER
 from numcodecs_qpl.multifd.errors import MultiFDError, OutcomeUnknownError
@@ -258,6 +260,35 @@ def test_what_the_source_has_sent_on_the_channels_is_delivered_when_the_migratio
         thread.join(PATIENCE)
     assert sorted(contents.values()) == sorted(DIRTY.channels)
     assert len(raised) == 1
+
+
+def open_with_channels(ends: Ends, count: int) -> tuple[list[socket.socket], list[socket.socket]]:
+    """A source's main connection in mid-migration and `count` channels of it, and the same at the destination."""
+    source = [ends.connect() for _ in range(1 + count)]
+    source[0].sendall(IDLE.main[:500])
+    for number, sock in enumerate(source[1:]):
+        sock.sendall(wire.pack_initial(wire.InitialPacket(UUID(int=0), number)))
+    return source, [ends.accept() for _ in source]
+
+
+def test_channels_that_the_source_does_not_read_are_ended_within_one_second_all_together(
+    folder: Path, ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("numcodecs_qpl.multifd.relay.DELIVERY_SECONDS", 0.1)
+    middle = Relay(Listener(Address("unix", f"{folder}/in")), Address("unix", f"{folder}/end"), "none", "none")
+    runner, raised = run_in_process(middle.run)
+    runner.start()
+    source, destination = open_with_channels(ends, 4)
+    for sock in destination[1:]:
+        sock.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                sock.sendall(bytes(UNIX_BUFFER))
+    source[0].close()
+    started = time.monotonic()
+    runner.join(PATIENCE)
+    assert time.monotonic() - started < 2.5
+    assert "the source ended before the description of the device state" in str(raised[0])
 
 
 def test_a_source_that_goes_on_sending_is_ended_after_the_time_for_delivery(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from numcodecs_qpl.multifd.connection import Connection
 
 STUCK_SECONDS = 1.0
-"""Time that a thread has to notice that its connections were ended."""
+"""Time that the threads of failed pairs have to notice that their connections were ended."""
 
 
 @dataclass
@@ -47,19 +49,23 @@ class Pair:
         self.source.close()
         self.onward.close()
 
-    def fail(self) -> None:
-        """End both connections in the middle of what goes on. May be called again.
 
-        The next hop sees the end of what was passed on. The source sees a reset, so that a relay there can tell it from
-        the end of a migration that has succeeded.
-        """
-        self.source.stop_reading()
-        self.onward.abort()
-        for thread in self.threads:
-            thread.join(STUCK_SECONDS)
-        if any(thread.is_alive() for thread in self.threads):
-            self.source.abort()  # the source does not read what comes back
-        for thread in self.threads:
+def fail(pairs: Collection[Pair]) -> None:
+    """End the connections of `pairs` in the middle of what goes on. May be called again.
+
+    The next hop sees the end of what was passed on. The source sees a reset, so that a relay there can tell it from the
+    end of a migration that has succeeded.
+    """
+    for pair in pairs:
+        pair.source.stop_reading()
+        pair.onward.abort()
+    deadline = time.monotonic() + STUCK_SECONDS  # of all: a source has up to 256 connections
+    for pair in pairs:
+        for thread in pair.threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in pair.threads):
+            pair.source.abort()  # the source does not read what comes back
+        for thread in pair.threads:
             thread.join()
-        self.source.reset()
-        self.onward.close()
+        pair.source.reset()
+        pair.onward.close()

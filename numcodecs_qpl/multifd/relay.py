@@ -28,7 +28,7 @@ from numcodecs_qpl.multifd.errors import MultiFDError, NoAnswerError, OutcomeUnk
 from numcodecs_qpl.multifd.intake import Arrival, Intake
 from numcodecs_qpl.multifd.methods import MigrationParameters, get_ops
 from numcodecs_qpl.multifd.opening import read_opening
-from numcodecs_qpl.multifd.pair import Pair
+from numcodecs_qpl.multifd.pair import Pair, fail
 from numcodecs_qpl.multifd.recode import Recoding
 from numcodecs_qpl.multifd.returnpath import Confirmation
 from numcodecs_qpl.multifd.savevm import SavevmReader
@@ -199,11 +199,11 @@ class Relay:
             if not finished:
                 self._deliver()
         finally:
-            for pair in self._pairs.values():
-                if finished:
+            if finished:
+                for pair in self._pairs.values():
                     pair.close()
-                else:
-                    pair.fail()
+            else:
+                fail(self._pairs.values())
 
     def _deliver(self) -> None:
         """Pass on what the source has sent on the multifd channels."""
@@ -211,7 +211,7 @@ class Relay:
         # A source closes its channels when its main connection breaks. Where everything was passed on, it closes them
         # by itself, as soon as the destination has everything.
         if main is not None and (self._error is not None or not self._passed_on):
-            main.fail()
+            fail([main])
         deadline = time.monotonic() + DELIVERY_SECONDS
         for pair in self._pairs.values():
             pair.join_forward(max(0.0, deadline - time.monotonic()))
