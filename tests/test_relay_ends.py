@@ -165,6 +165,17 @@ def test_a_destination_that_ends_without_a_confirmation_has_refused(
     assert f"main channel: unix:{folder}/end {error}; look at what the QEMU" in said
 
 
+def test_a_confirmation_that_comes_too_early_is_a_failure_and_is_not_passed_on(folder: Path, ends: Ends) -> None:
+    with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "qpl") as middle:
+        source = ends.connect()
+        source.sendall(main_channel(return_path=True)[:-1])
+        ends.accept().sendall(CONFIRMATION)
+        assert read_whole(source) == b""
+        status, line, said = middle.finish_relay()
+    assert (status, line["ended"], line["passed_on"], line["confirmed"]) == (1, "failed", False, False)
+    assert f"unix:{folder}/end confirmed that it has loaded the guest before the source had sent everything" in said
+
+
 @pytest.mark.parametrize("kind", ["tcp", "tls"])
 def test_a_late_refusal_is_a_failure_for_the_relay_before_it_too(folder: Path, ends: Ends, kind: str) -> None:
     """Without a return path, and though the source has sent everything: the destination closes without reading it."""

@@ -146,7 +146,7 @@ class Relay:
         self._return_path: bool | None = False  # the destination will confirm; None if that cannot be known
         self._passed_on = False  # all that matters of the main channel
         self._description = DescriptionFinder()
-        self._confirmation = Confirmation()
+        self._confirmed = False  # by the destination, on the return path
         self._started = 0.0
         self._cpu_started = 0.0
 
@@ -267,7 +267,7 @@ class Relay:
         return {
             "return_path": self._return_path,
             "passed_on": self._passed_on,
-            "confirmed": self._confirmation.came,
+            "confirmed": self._confirmed,
             "packets": self.counts.packets,
             "pages": {"normal": self.counts.normal_pages, "zero": self.counts.zero_pages},
             "bytes_in": bytes_in,
@@ -351,7 +351,7 @@ class Relay:
             work(pair)
         except Exception as error:  # of whatever kind: `run` raises it, and nobody waits for this thread
             self._fail(error, party)
-            if self._confirmation.came:
+            if self._confirmed:
                 pair.abort()  # or the source might wait for somebody to read
         finally:
             with self._changed:
@@ -363,7 +363,7 @@ class Relay:
             error.locate(party)
         with self._changed:
             # The guest is there once the destination has confirmed it, and connections that this relay ends break.
-            if self._error is None and not self._ended and not self._confirmation.came:
+            if self._error is None and not self._ended and not self._confirmed:
                 self._error = error
             self._changed.notify_all()
 
@@ -393,14 +393,21 @@ class Relay:
         self._passed_on = self._description.add(data) is not None
 
     def _pass_main_back(self, pair: Pair) -> None:
+        confirmation = Confirmation()
         for data in pair.onward.pieces(PIECE):
-            self._confirmation.add(data)
+            confirmation.add(data)
+            if confirmation.came and not self._passed_on:
+                raise MultiFDError(
+                    f"{pair.onward.name} confirmed that it has loaded the guest before the source had sent everything"
+                    f"{LOOK_THERE}"
+                )
+            self._confirmed = confirmation.came
             pair.source.send([data])
         if not self._passed_on:
             raise PeerClosedError(
                 f"{pair.onward.name} ended the main connection before the source had sent everything{LOOK_THERE}"
             )
-        if self._return_path and not self._confirmation.came:
+        if self._return_path and not self._confirmed:
             raise PeerClosedError(
                 f"{pair.onward.name} ended the main connection and has not confirmed that it has loaded the guest"
                 f"{LOOK_THERE}"
