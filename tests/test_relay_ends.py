@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import struct
 import threading
@@ -300,6 +301,22 @@ def test_channels_that_the_source_does_not_read_are_ended_within_one_second_all_
     runner.join(PATIENCE)
     assert time.monotonic() - started < 2.5
     assert "the source ended before the description of the device state" in str(raised[0])
+
+
+def test_a_signal_after_a_failure_changes_neither_the_verdict_nor_the_delivery(folder: Path, ends: Ends) -> None:
+    with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "none") as middle:
+        source, destination = open_with_channels(ends, 1)
+        source[0].close()
+        assert read_whole(destination[0]) == IDLE.main[:500]
+        middle.signal(signal.SIGTERM)
+        time.sleep(0.5)
+        header = wire.pack_device_state(wire.DeviceStatePacket(wire.FLAG_DEVICE_STATE, "device", 0, 0))
+        source[1].sendall(header)
+        source[1].close()
+        assert read_whole(destination[1])[64:] == header
+        status, line, said = middle.finish_relay()
+    assert (status, line["ended"]) == (1, "failed")
+    assert "the source ended before the description of the device state" in said
 
 
 def test_a_source_that_goes_on_sending_is_ended_after_the_time_for_delivery(

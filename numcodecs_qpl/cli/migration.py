@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from numcodecs_qpl._core import HUFFMAN, QplError, check_settings
@@ -273,9 +273,8 @@ def _check_effect(arguments: argparse.Namespace, command: argparse.ArgumentParse
 def _run_relay(relay: Relay, stats: Path | None, signals: _Signals) -> int:
     ended, error_text, status = "failed", None, OK
     try:
-        signals.let_come()  # not before: whatever ends a relay that could be connected to, the line is written
         with _progress(lambda: _relaying(relay)):
-            relay.run()
+            relay.run(signals.check)
         ended = "complete"
     except MultiFDError as error:
         if isinstance(error, OutcomeUnknownError):
@@ -288,7 +287,6 @@ def _run_relay(relay: Relay, stats: Path | None, signals: _Signals) -> int:
         ended = "interrupted"
         raise
     finally:
-        signals.hold()
         line = json.dumps({"ended": ended, "error": error_text, **relay.statistics()})
         if stats is not None:
             status = _write(stats, line + "\n") or status
@@ -400,8 +398,9 @@ def _tell(line: str) -> None:
 class _Signals:
     """Has the first SIGINT, SIGTERM or SIGHUP end the command as an error does, by an exception.
 
-    The first signal waits until `let_come` is called, so that what is made before can be cleaned up. Later signals are
-    ignored: they would interrupt the cleaning up. So is a signal that the process was started to ignore (nohup).
+    The first signal waits until `check` or `let_come` is called, so that what is made before can be cleaned up. Later
+    signals are ignored: they would interrupt the cleaning up. So is a signal that the process was started to ignore
+    (nohup).
 
     Not by the thread's signal mask: NumPy's libraries have threads, which take the signal then, and Python handles it
     in the main thread all the same.
@@ -422,24 +421,21 @@ class _Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def hold(self) -> None:
-        """Have signals wait again."""
-        self._waits = True
-
     def let_come(self) -> None:
-        """Raise KeyboardInterrupt (SIGINT) or `Terminated` when the first signal comes, or now if it came."""
+        """Raise as `check` does when the first signal comes, or now if it came."""
         self._waits = False
+        self.check()
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt (SIGINT) or `Terminated` if a signal came."""
         if self._first is not None:
-            self._raise(self._first)
+            raise KeyboardInterrupt if self._first == signal.SIGINT else Terminated(self._first)
 
     def _take(self, number: int, frame: object) -> None:
         if self._first is None:
             self._first = number
             if not self._waits:
-                self._raise(number)
-
-    def _raise(self, number: int) -> NoReturn:
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+                self.check()
 
 
 def _progress(text: Callable[[], str]) -> AbstractContextManager[Any]:

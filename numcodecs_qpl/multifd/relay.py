@@ -150,8 +150,14 @@ class Relay:
         self._started = 0.0
         self._cpu_started = 0.0
 
-    def run(self) -> None:
+    def run(self, check: Callable[[], None] = lambda: None) -> None:
         """Relay until every connection has ended, on both sides.
+
+        Parameters
+        ----------
+        check : callable
+            ``check()`` is called ten times a second; what it raises ends the migration. A signal handler should not
+            raise by itself: it could do so while a lock is taken, or while connections are ended.
 
         Raises
         ------
@@ -168,6 +174,7 @@ class Relay:
             self._intake.start()
             quiet_since, seen = time.monotonic(), 0
             while not self._over():
+                check()
                 if self._received() > seen or not self._running:
                     quiet_since, seen = time.monotonic(), self._received()
                 elif time.monotonic() - quiet_since > self._timeout:
