@@ -77,6 +77,14 @@ def ends(folder: Path) -> Iterator[Ends]:
     made.close()
 
 
+def read(sock: socket.socket, size: int) -> bytes:
+    """Read `size` bytes, or less if the stream ends."""
+    content = b""
+    while len(content) < size and (more := sock.recv(size - len(content))):
+        content += more
+    return content
+
+
 def read_whole(sock: socket.socket) -> bytes:
     """All that comes until the stream ends or breaks."""
     content = bytearray()
@@ -109,11 +117,12 @@ def test_a_destination_that_confirms_is_a_complete_migration(folder: Path, ends:
         source = ends.connect()
         source.sendall(main_channel(return_path=True))
         destination = ends.accept()
+        assert read(destination, len(main_channel(return_path=True))) == main_channel(return_path=True)
         destination.sendall(CONFIRMATION)
         destination.shutdown(socket.SHUT_WR)
         assert read_whole(source) == CONFIRMATION
         source.close()
-        assert read_whole(destination) == main_channel(return_path=True)
+        assert read_whole(destination) == b""
         done = middle.finish()
     assert done.returncode == 0
     assert NO_RETURN_PATH not in done.stderr
@@ -126,6 +135,7 @@ def test_what_breaks_after_the_confirmation_does_not_fail_the_migration(folder: 
         sources[0].sendall(main_channel(return_path=True))
         sources[1].sendall(IDLE.channels[0][:64])
         main, channel = ends.accept(), ends.accept()
+        assert read(main, len(main_channel(return_path=True))) == main_channel(return_path=True)
         main.sendall(CONFIRMATION)
         assert sources[0].recv(100) == CONFIRMATION
         channel.close()
@@ -280,7 +290,10 @@ def open_with_channels(ends: Ends, count: int) -> tuple[list[socket.socket], lis
     source[0].sendall(IDLE.main[:500])
     for number, sock in enumerate(source[1:]):
         sock.sendall(wire.pack_initial(wire.InitialPacket(UUID(int=0), number)))
-    return source, [ends.accept() for _ in source]
+    destination = [ends.accept() for _ in source]
+    for sock in destination[1:]:
+        assert len(read(sock, wire.INITIAL_SIZE)) == wire.INITIAL_SIZE
+    return source, destination
 
 
 def test_channels_that_the_source_does_not_read_are_ended_within_one_second_all_together(
@@ -313,7 +326,7 @@ def test_a_signal_after_a_failure_changes_neither_the_verdict_nor_the_delivery(f
         header = wire.pack_device_state(wire.DeviceStatePacket(wire.FLAG_DEVICE_STATE, "device", 0, 0))
         source[1].sendall(header)
         source[1].close()
-        assert read_whole(destination[1])[64:] == header
+        assert read_whole(destination[1]) == header
         status, line, said = middle.finish_relay()
     assert (status, line["ended"]) == (1, "failed")
     assert "the source ended before the description of the device state" in said
@@ -330,9 +343,10 @@ def test_a_source_that_goes_on_sending_is_ended_after_the_time_for_delivery(
     source[0].sendall(IDLE.main[:500])
     source[1].sendall(IDLE.channels[0][:64])
     destination = [ends.accept() for _ in range(2)]
+    assert read(destination[1], 64) == IDLE.channels[0][:64]
     source[0].close()
     started = time.monotonic()
-    assert read_whole(destination[1]) == IDLE.channels[0][:64]
+    assert read_whole(destination[1]) == b""
     runner.join(PATIENCE)
     assert 0.4 < time.monotonic() - started < 4
     assert read_whole(source[1]) == b""
