@@ -42,7 +42,7 @@ class Counts:
     normal_pages, zero_pages : int
         Pages that came with their bytes, and those that are all zeros; over the main channel too.
     zero_pages_in_packets : int
-        Those of `zero_pages` that came over multifd channels.
+        The zero pages that came over multifd channels.
     pages_again : int
         Pages that had come before.
     last_packet_num : int
