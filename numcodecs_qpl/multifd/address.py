@@ -40,7 +40,7 @@ class Address:
     kind : {"unix", "tcp", "tls"}
         "tls" is TLS over TCP.
     path : str
-        Of the unix socket.
+        Path of the unix socket.
     host : str
         A name or a number.
     port : int
@@ -53,7 +53,7 @@ class Address:
     port: int = 0
 
     def __str__(self) -> str:
-        """As `parse_address` takes it; what is not printable in a path is escaped, as messages go to terminals."""
+        """Return the text for `parse_address`, with a path's unprintable characters escaped: it goes to terminals."""
         if self.kind == "unix":
             path = (each if each.isprintable() else each.encode("unicode_escape").decode() for each in self.path)
             return f"unix:{''.join(path)}"
@@ -62,7 +62,7 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """An address from ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``.
+    """Parse ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``.
 
     Without a host (``tcp::PORT``) it is the loopback address. An IPv6 number, and nothing else, stands in brackets.
 
@@ -190,19 +190,20 @@ class Listener:
     Parameters
     ----------
     address : Address
-        Where to listen. A unix socket is made with mode 0600. It replaces a socket that has no listener any more.
+        End point to listen at. A unix socket is made with mode 0600. It replaces a socket that has no listener any
+        more.
     tls : TLSFiles, optional
         Needed for a "tls" address.
 
     Attributes
     ----------
     address : Address
-        Where it listens, with the port that the system chose.
+        The same, with the port that the system chose.
 
     Raises
     ------
     MultiFDError
-        If that is not possible.
+        If it cannot listen there.
     """
 
     def __init__(self, address: Address, tls: TLSFiles | None = None) -> None:
@@ -227,7 +228,7 @@ class Listener:
         return self._socket.accept()[0]
 
     def greet(self, sock: socket.socket, name: str) -> Connection:
-        """The connection on an accepted socket, after TLS's handshake if this is a "tls" address.
+        """Return the connection on an accepted socket, after TLS's handshake if this is a "tls" address.
 
         Raises
         ------
@@ -237,7 +238,7 @@ class Listener:
         return _greet(sock, name, self._context)  # the intake has the deadline
 
     def close(self) -> None:
-        """Listen no more; a unix socket's file goes."""
+        """Stop listening, and remove a unix socket's file."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits in accept
         if self._socket.fileno() >= 0 and self.address.kind == "unix":
@@ -272,7 +273,7 @@ class Abort:
             raise ConnectionAbortedError(errno.ECONNABORTED, "connecting was aborted")
 
     def succeed(self) -> None:
-        """Let go of the socket of an attempt that has succeeded; raise as `check` does."""
+        """Leave the socket of an attempt that has succeeded alone from now on; raise as `check` does."""
         with self._lock:
             self.check()
             self._socket = None
@@ -378,7 +379,7 @@ def is_same_socket(listen: Address, onward: Address) -> bool:
 
 
 def _reached(number: str) -> str:
-    """The number of the host that connecting to `number` reaches."""
+    """Return the number of the host that connecting to `number` reaches."""
     if number in (ANY_IPV4, "::"):
         return LOOPBACK if number == ANY_IPV4 else "::1"
     mapped = ipaddress.IPv6Address(number).ipv4_mapped if ":" in number else None

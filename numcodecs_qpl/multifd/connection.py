@@ -1,7 +1,7 @@
 """One connection: bytes in, bytes out, and how it ends.
 
 A connection's two directions may be used by two threads at once. `Connection.abort` may be called from any thread, and
-wakes whoever waits.
+wakes a thread that waits.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Connection:
     Parameters
     ----------
     sock : socket.socket
-        Connected; it is this object's from now on.
+        Connected; this object closes it.
     name : str
-        The other end, for messages.
+        Name of the other end, for messages.
 
     Attributes
     ----------
     name : str
         The same.
     advice : str
-        What to do when it breaks, for messages.
+        End of the messages about a connection that broke: the way out.
     received, sent : int
         Bytes so far.
     """
@@ -70,7 +70,7 @@ class Connection:
             self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def read_some(self, view: memoryview) -> int:
-        """Read what is there, at least one byte, into `view`; 0 where the stream has ended.
+        """Read what is there, at least one byte, into `view`; return 0 where the stream has ended.
 
         Raises
         ------
@@ -152,26 +152,26 @@ class Connection:
         return total
 
     def end(self) -> None:
-        """Tell the other side that no more comes; it may still send."""
+        """Tell the other side that no more comes; the other side may still send."""
         with contextlib.suppress(OSError):  # it is gone already
             self._socket.shutdown(socket.SHUT_WR)
 
     def stop_reading(self) -> None:
-        """Read no more than what has arrived; wakes the thread that waits for more."""
+        """Read no more than what has arrived, and wake a thread that waits for more."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
 
     def abort(self) -> None:
-        """End both directions at once, in the middle of whatever is going on."""
+        """End both directions at once, in mid-stream."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Give the socket back; no thread may be using the connection."""
+        """Close the socket; no thread may be using the connection."""
         self._socket.close()
 
     def reset(self) -> None:
-        """Give the socket back, and let the other side see an error instead of an orderly end, as far as it can.
+        """Close the socket so that the other side sees an error instead of an orderly end, where that is possible.
 
         Over TCP that is a reset. A unix socket has no reset: there it is the end of the stream.
         """

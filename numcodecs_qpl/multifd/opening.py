@@ -9,13 +9,13 @@ from numcodecs_qpl.multifd.savevm import COMMAND, CONFIGURATION, OPEN_RETURN_PAT
 
 @dataclass
 class Opening:
-    """What the opening says.
+    """Content of the opening.
 
     Attributes
     ----------
     return_path : bool or None
-        The source has opened the return path, so the destination will confirm that it has loaded everything. None if
-        a part of the opening is not known.
+        True if the source has opened the return path: the destination will confirm that it has loaded everything. None
+        if a part of the opening is not known.
     """
 
     return_path: bool | None = False

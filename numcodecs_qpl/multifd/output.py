@@ -1,7 +1,7 @@
-"""What a received migration becomes: a folder of files, or of a zarr group, and a manifest.
+"""Output of a received migration: a folder of files, or of a zarr group, and a manifest.
 
-All is written into a subfolder whose name begins with ``incomplete-``; when everything is there it moves to where it
-belongs, and the manifest, which says that it is complete, comes last. Guest memory holds secrets: folders have mode
+All is written into a subfolder whose name begins with ``incomplete-``. When everything is there, it moves to its place.
+The manifest moves last, and shows that the rest is complete. Guest memory holds secrets: folders have mode
 0700 and files 0600, whatever the umask allows.
 """
 
@@ -81,12 +81,12 @@ class Output(ABC):
         self._lock = threading.Lock()
 
     def add_block(self, name: str, used_length: int) -> RAMFile:
-        """A file for a RAM block, all zeros.
+        """Make a file for a RAM block, all zeros.
 
         Raises
         ------
         MultiFDError
-            If there is not that much room, for it and for those before it, or no place of that name.
+            If there is not that much room, for it and for those before it, or its file cannot be made.
         """
         free = shutil.disk_usage(self._work).free - self._announced
         if used_length > free:
@@ -133,7 +133,7 @@ class Output(ABC):
         self._device_files[name].write(data)
 
     def complete(self, manifest: dict[str, Any]) -> None:
-        """Everything has come: move it to where it belongs. `manifest` is added to.
+        """Move everything to its place, after all has come, and add the output's part to `manifest`.
 
         Raises
         ------
@@ -169,13 +169,13 @@ class Output(ABC):
 
     @abstractmethod
     def _where(self, name: str) -> dict[str, str]:
-        """Where a block is: the kind of place, and its path in the folder."""
+        """Place of a block: its kind, and its path in the folder."""
 
     def _files(self) -> list[IO[bytes] | RAMFile]:
         return [*self._device_files.values(), *self._blocks.values()]
 
     def discard(self) -> None:
-        """Leave nothing behind, unless `complete` came to its end."""
+        """Remove everything, unless `complete` came to its end."""
         for file in self._files():
             with contextlib.suppress(OSError):  # the disk may be full
                 file.close()
@@ -259,12 +259,12 @@ class ZarrOutput(Output):
             path.unlink(missing_ok=True)
 
     def complete(self, manifest: dict[str, Any]) -> None:
-        """Compress what is left, and move everything to where it belongs."""
+        """Compress what is left, and move everything to its place."""
         self._chunks.finish()
         super().complete(manifest)
 
     def discard(self) -> None:
-        """Leave nothing behind, no thread either."""
+        """End the threads, and remove everything, unless `complete` came to its end."""
         self._chunks.stop()
         super().discard()
 

@@ -1,4 +1,4 @@
-"""A connection that has come, and the one that it was opened onward with: how both end."""
+"""A connection from the source, the one that continues it to the next hop, and how both end."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Pair:
     Attributes
     ----------
     source, onward : Connection
-        The one that came, and the one to the next hop.
+        The connection that came, and the one to the next hop.
     source_ended : bool
-        All that the source has sent was passed on.
+        True if the source has ended its direction and all of it was passed on.
     threads : list of Thread
-        One for each direction, the one that passes on what the source sends first.
+        The thread that passes on what the source sends, then the thread of the other direction.
     """
 
     source: Connection
@@ -33,7 +33,7 @@ class Pair:
     threads: list[threading.Thread] = field(default_factory=list)
 
     def join_forward(self, timeout: float) -> None:
-        """Wait until all that the source has sent was passed on, for at most `timeout` seconds."""
+        """Wait at most `timeout` seconds until all that the source has sent was passed on."""
         for thread in self.threads[:1]:
             thread.join(timeout)
 
@@ -51,7 +51,7 @@ class Pair:
 
 
 def fail(pairs: Collection[Pair]) -> None:
-    """End the connections of `pairs` in the middle of what goes on. May be called again.
+    """End the connections of `pairs` in mid-stream. May be called again.
 
     The next hop sees the end of what was passed on. The source sees a reset, so that a relay there can tell it from the
     end of a migration that has succeeded.

@@ -14,7 +14,7 @@ from numcodecs_qpl.multifd.wire import Offsets
 
 
 class _Block:
-    """What all RAM blocks have: a name, and a whole number of pages."""
+    """Base of all RAM blocks: a name, and a whole number of pages."""
 
     def __init__(self, name: str, used_length: int, page_size: int) -> None:
         if used_length < page_size or used_length % page_size:
@@ -31,7 +31,7 @@ class _Block:
         Raises
         ------
         MultiFDError
-            For an offset beyond the last page. That they are multiples of the page size `wire.unpack` has seen to.
+            For an offset beyond the last page. `wire.unpack` has checked that they are multiples of the page size.
         """
         beyond = offsets > np.uint64(self.used_length - self.page_size)
         if beyond.any():
@@ -63,7 +63,7 @@ class RAMBlock(_Block):
     Parameters
     ----------
     name : str
-        QEMU's idstr of it.
+        Its name in QEMU (idstr).
     used_length : int
         Bytes of the block that the guest uses: a whole number of pages, at least one.
     page_size : int
@@ -88,7 +88,7 @@ class RAMBlock(_Block):
         """Shape (pages, page_size): the memory itself, not a copy."""
 
     def runs(self, offsets: Offsets) -> list[memoryview]:
-        """The memory of the pages at `offsets`, in their order; neighbours are one piece."""
+        """Return the memory of the pages at `offsets`, in their order; neighbours are one piece."""
         return [self.view[offset : offset + size] for offset, size in self._spans(offsets)]
 
     def take(self, offsets: Offsets, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -122,9 +122,9 @@ class RAMFile(_Block):
     Attributes
     ----------
     received : ndarray of bool, shape (pages,)
-        Which pages have come, zero ones included.
+        True for each page that has come, zero ones included.
     filled : ndarray of bool, shape (pages,)
-        Which pages may be something else than zeros.
+        True for each page that may be something else than zeros.
 
     Raises
     ------
@@ -150,7 +150,7 @@ class RAMFile(_Block):
         self.filled = np.zeros(used_length // page_size, np.bool_)
 
     def put(self, offsets: Offsets, pages: memoryview) -> int:
-        """Write `pages`, one after the other, to `offsets`; returns how many of them had come before.
+        """Write `pages`, one after the other, to `offsets`; return how many of them had come before.
 
         Raises
         ------
@@ -165,7 +165,7 @@ class RAMFile(_Block):
         return self._note_received(numbers, numbers)
 
     def put_zeros(self, offsets: Offsets) -> int:
-        """Make the pages at `offsets` all zeros; returns how many of them had come before.
+        """Make the pages at `offsets` all zeros; return how many of them had come before.
 
         Raises
         ------

@@ -1,9 +1,9 @@
 """Stands between two QEMUs, or between a QEMU and another relay, and recodes the pages on their way.
 
-Each connection that comes is opened onward, by one thread, which no other waits for. The main channel passes untouched
-both ways; of a multifd channel each packet is decoded with one method and encoded with another. A thread has one
-direction of one connection: it reads a packet, then writes it, and so what is in memory is one packet a channel,
-however slow the far side is.
+One thread connects to the next hop for each connection that comes, and no other thread waits for it. The main channel
+passes unchanged both ways. Each packet of a multifd channel is decoded with one method and encoded with another. A
+thread has one direction of one connection: it reads a packet, then writes it. So memory holds one packet of each
+channel, however slow the far side is.
 
 QEMU writes a SYNC to each channel before it tells the main channel, and a destination that has been told waits for the
 SYNCs, in QEMU 7.2 for ever. So a migration that fails here ends in this order: the main channel; then each channel,
@@ -38,7 +38,7 @@ from numcodecs_qpl.multifd.vmdescription import DescriptionFinder
 MAIN = "main"
 PIECE = 64 * 1024  # bytes that are passed on at a time where nothing is recoded
 TICK = 0.1  # seconds between two looks at whether a signal came
-SILENT_SECONDS = 10.0  # after which the operator is told of what is missing
+SILENT_SECONDS = 10.0  # after which the operator is warned
 LOOK_THERE = (
     "; look at what the QEMU (or the relay) there wrote: a QEMU refuses a uuid or a number of multifd-channels "
     "other than its own"
@@ -79,32 +79,32 @@ class Relay:
     Parameters
     ----------
     listener : Listener
-        Where the migration comes; closed by `run`.
+        End point that the migration comes to; `run` closes it.
     onward : Address
-        Where it goes.
+        End point of the next hop.
     decode, encode : str
-        The methods of the packets that come, and of those that go.
+        Methods of the packets that come, and of those that go.
     parameters : MigrationParameters, optional
-        Settings of the latter.
+        Settings of `encode`.
     tls : TLSFiles, optional
         For an `onward` of kind "tls".
     page_size : int
         Bytes in a page of the guest.
     timeout : float
-        Seconds after which it is an error that nothing passes on any connection. They count from the first connection
-        on.
+        Seconds after which it is an error that nothing has passed on any connection, counted from the first
+        connection on.
     link_timeout : int
-        Seconds after which a TCP connection breaks whose far host acknowledges nothing.
+        Seconds after which a TCP connection breaks if its far host acknowledges nothing.
     refused : callable
-        ``refused(reason)`` is told of each connection that was turned away.
+        ``refused(reason)`` is called for each connection that was turned away.
     warned : callable
-        ``warned(text)`` is told of what is missing: the return path, and, once, of what may be the cause if nothing
-        passes for ten seconds or nothing was recoded.
+        ``warned(text)`` is called if the source has not opened the return path, and once with the likely cause if
+        nothing passes for ten seconds or nothing was recoded.
 
     Attributes
     ----------
     counts : RelayCounts
-        What has passed so far.
+        Packets and pages so far.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Relay:
         self._main_came = False
         self._ended = False
         self._return_path: bool | None = False  # the destination will confirm; None if that cannot be known
-        self._passed_on = False  # all that matters of the main channel
+        self._passed_on = False  # the whole main channel, up to the description that ends it
         self._description = DescriptionFinder()
         self._confirmed = False  # by the destination, on the return path
         self._started = 0.0
@@ -254,18 +254,18 @@ class Relay:
         return sum(pair.source.received + pair.onward.received for pair in list(self._pairs.values()))
 
     def statistics(self) -> dict[str, Any]:
-        """What was done.
+        """Return what was done so far.
 
         Returns
         -------
         dict
             ``"return_path"``: the source has opened it (None: not known); ``"passed_on"``: all of the main channel has
-            gone to the next hop; ``"confirmed"``: the destination has said on the return path that it has loaded
+            gone to the next hop; ``"confirmed"``: the destination has reported on the return path that it has loaded
             everything; ``"packets"``; ``"pages"``: ``"normal"`` and ``"zero"`` ones in packets; ``"bytes_in"``,
-            ``"bytes_out"``: what came from the source and went onward, on all connections; ``"ratio"``: the former over
-            the latter; ``"seconds"`` since the main connection came; ``"cpu_seconds"`` of this process in these;
-            ``"path"`` that was in force when the relay was made, and the ``"blocks"`` (pages) that each path has
-            compressed and decompressed.
+            ``"bytes_out"``: bytes that came from the source and that went onward, on all connections; ``"ratio"``:
+            ``bytes_in`` divided by ``bytes_out``; ``"seconds"`` since the main connection came; ``"cpu_seconds"`` of
+            this process in that time; ``"path"`` that was in force when the relay was made, and the ``"blocks"``
+            (pages) that each path has compressed and decompressed.
         """
         pairs = list(self._pairs.values())
         bytes_in = sum(pair.source.received for pair in pairs)
@@ -322,7 +322,7 @@ class Relay:
             party = MAIN if arrival.initial is None else arrival.initial.id
             try:
                 self._open(party, arrival)
-            except Exception as error:  # of whatever kind: `run` raises it, and nobody waits for this thread
+            except Exception as error:  # of any kind: `run` raises it, as no thread waits for this one
                 self._fail(error, party)
                 return
 
@@ -356,10 +356,10 @@ class Relay:
     def _guard(self, work: Callable[[Pair], None], pair: Pair, party: int | str) -> None:
         try:
             work(pair)
-        except Exception as error:  # of whatever kind: `run` raises it, and nobody waits for this thread
+        except Exception as error:  # of any kind: `run` raises it, as no thread waits for this one
             self._fail(error, party)
             if self._confirmed:
-                pair.abort()  # or the source might wait for somebody to read
+                pair.abort()  # or the source might wait until its bytes are read
         finally:
             with self._changed:
                 self._running -= 1
@@ -435,7 +435,7 @@ class Relay:
             for data in pair.onward.pieces(PIECE):
                 pair.source.send([data])
         except PeerClosedError:
-            # A destination has nothing to say on a multifd channel. Once it has all pages it may close the channel
+            # A destination sends nothing on a multifd channel. Once it has all pages it may close the channel
             # before the source does.
             if not (pair.source_ended or self._passed_on):
                 raise
@@ -447,7 +447,7 @@ class Relay:
 
 
 class _PassedOn(io.RawIOBase):
-    """What the source sends; what is read from here has been passed on.
+    """Bytes that the source sends; those that are read from here have been passed on.
 
     Parameters
     ----------

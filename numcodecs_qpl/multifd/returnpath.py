@@ -1,4 +1,4 @@
-"""What the destination tells the source on the main connection, if the source has opened the return path.
+"""The return path: messages of the destination to the source on the main connection, once the source has opened it.
 
 Messages have a type and a length (u16, big-endian) and as many bytes (QEMU's ``migration/migration.c``, 7.2 to 11.1).
 """
@@ -23,7 +23,7 @@ class Confirmation:
     Attributes
     ----------
     came : bool
-        It has come.
+        True if it has come.
     """
 
     def __init__(self) -> None:

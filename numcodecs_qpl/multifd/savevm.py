@@ -46,7 +46,7 @@ class Configuration:
 
 
 class UnknownPartError(MultiFDError):
-    """The stream has a part whose length is not known, and so what follows cannot be read."""
+    """The stream has a part of unknown length, so that the parts after it cannot be found."""
 
 
 class SavevmReader:
@@ -55,7 +55,7 @@ class SavevmReader:
     Parameters
     ----------
     stream : io.BufferedReader
-        What follows the magic.
+        The stream, from behind the magic on.
     page_size : int
         Bytes in a page of the guest.
     """
@@ -70,7 +70,7 @@ class SavevmReader:
         Raises
         ------
         MultiFDError
-            If it is another one than this module knows.
+            If it is not the version that this module knows.
         """
         version = self.u32()
         if version != VERSION:

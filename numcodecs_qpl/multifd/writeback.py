@@ -1,4 +1,4 @@
-"""Write-back: what has changed is stored by threads, while more changes come."""
+"""Write-back: threads store what has changed, while more changes come."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class WriteBack(Generic[Key]):
         self._condition = threading.Condition()
 
     def changed(self, keys: Iterable[Key]) -> None:
-        """Have `keys` stored, not before this call.
+        """Have the content of `keys` stored, as it is now or later.
 
         Raises
         ------
@@ -89,7 +89,7 @@ class WriteBack(Generic[Key]):
             error: Exception | None = None
             try:
                 self._store(key)
-            except Exception as caught:  # of whatever kind: `changed` or `finish` raises it
+            except Exception as caught:  # of any kind: `changed` or `finish` raises it
                 error = caught
             with self._condition:
                 self._taken.discard(key)
