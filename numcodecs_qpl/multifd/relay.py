@@ -187,10 +187,11 @@ class Relay:
             finished = self._error is None and not self._running
         finally:
             self._close(finished)
+        if self._error is None or self._confirmed:  # the confirmation may have come while connections were ended
+            return
         if isinstance(self._error, NoAnswerError) and self._passed_on:
             raise OutcomeUnknownError(f"{self._error}. {LOOK_FOR_THE_GUEST}") from self._error
-        if self._error is not None:
-            raise self._error
+        raise self._error
 
     def _close(self, finished: bool) -> None:
         try:
