@@ -52,7 +52,7 @@ def _meaning(flags: int) -> str:
 
 
 class RAMSink(ABC):
-    """Who is told of what comes over the main channel."""
+    """Takes what comes over the main channel."""
 
     @abstractmethod
     def configure(self, configuration: Configuration) -> None:
