@@ -17,7 +17,8 @@ from numcodecs_qpl.cli.bench import add_bench
 from numcodecs_qpl.cli.common import EXIT_STATUS, FAILED, INTERRUPTED, PROGRAM, examples, failed
 from numcodecs_qpl.cli.demo import add_demo
 from numcodecs_qpl.cli.info import add_info
-from numcodecs_qpl.cli.migration import add_receive, add_relay
+from numcodecs_qpl.cli.receive import add_receive
+from numcodecs_qpl.cli.relay import add_relay
 
 
 def main(argv: Sequence[str] | None = None) -> int:
