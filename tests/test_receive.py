@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -53,6 +54,7 @@ from handmade import (
 from streams import NAMES, Recording, Replay, recording
 
 from numcodecs_qpl.multifd.output import RawOutput
+from numcodecs_qpl.multifd.receiver import DISKS
 
 IDLE = recording("qemu-11.0.92-none")
 BEGINNINGS = "the main channel begins with 0x5145564d, a multifd channel with 0x11223344"
@@ -166,11 +168,16 @@ def ram_of(folder: Path, manifest: dict[str, Any]) -> str:
     return hashlib.sha256(np.asarray(array[:]).tobytes()).hexdigest()
 
 
-def end_of_ram(main: bytes) -> int:
-    """Where the device state begins: after the last record of RAM and its section's footer."""
+def ram_section(main: bytes) -> bytes:
+    """The number of the section, as it stands in the stream."""
     section = re.search(rb"\x01(....)\x03ram", main, re.DOTALL)
     assert section is not None
-    last = u64(EOS) + b"\x7e" + section[1]
+    return section[1]
+
+
+def end_of_ram(main: bytes) -> int:
+    """Where the device state begins: after the last record of RAM and its section's footer."""
+    last = u64(EOS) + b"\x7e" + ram_section(main)
     return main.rindex(last) + len(last)
 
 
@@ -199,6 +206,12 @@ def check_manifest(manifest: dict[str, Any], source: Recording, output: str) -> 
         "machine": source.main[13 : 13 + size].decode(),
         "configuration": {},
         "uuid": str(UUID(int=0)),
+        "main_channel": {
+            "ram_section": int.from_bytes(ram_section(source.main)),
+            "footers": True,
+            "flush_records": source.meta["qemu"]["major"] > 7,
+            "early_bytes": 0,
+        },
         "methods": [source.meta["method"]],
         "channels": source.meta["channels"],
         "rounds": sum(fields["flags"] & SYNC for _, fields, _ in packets_of(source.channels[0])),
@@ -206,12 +219,14 @@ def check_manifest(manifest: dict[str, Any], source: Recording, output: str) -> 
         "bytes_on_the_wire": {"main": len(source.main), **wire, "total": sum(map(len, source.connections))},
         "devices": [device["name"] for device in described["devices"]],
         "format": output,
-        "device_state": ["device-state.bin"],
+        "device_state": [{"file": "device-state.bin", "crc32": crc32(source.main[end_of_ram(source.main) :])}],
+        "disks": DISKS,
     }
     lengths = {"m": 16 << 20, "/rom@etc/acpi/tables": 0x20000, "pc.rom": 0x20000, "pc.bios": 0x10000}
     lengths |= {"/rom@etc/table-loader": 0x1000, "/rom@etc/acpi/rsdp": 0x1000}
     assert {block["name"]: block["used_length"] for block in blocks} == lengths
     assert all(block["pages_received"] * block["page_size"] == block["used_length"] for block in blocks)
+    assert all(0 <= block["crc32"] < 1 << 32 for block in blocks)
 
 
 def test_the_zarr_group_is_of_our_codec_and_stores_no_chunk_of_zeros(folder: Path) -> None:
@@ -283,6 +298,8 @@ def test_virtio_mem_that_comes_before_guest_memory_is_kept(folder: Path, blocks:
     outcome = receive(folder, source.connections)
     assert outcome.error is None
     assert outcome.ram() == source.ram
+    assert outcome.manifest is not None
+    assert outcome.manifest["main_channel"]["early_bytes"] == len(early)
     kept = (outcome.out / "device-state.bin").read_bytes()
     assert kept == early + source.main["devices"] + b"\0\x06" + u32(len(DESCRIPTION)) + DESCRIPTION
 
@@ -294,10 +311,14 @@ def test_packets_of_device_state_are_kept_for_each_channel(folder: Path, method:
     states = [device_state(b"vfio", bytes(range(250)) * 800), device_state(b"vfio", b""), device_state(b"b", b"end")]
     outcome = receive(folder, [main, first[:64] + states[0] + first[64:] + states[2], second + states[1]])
     assert outcome.manifest is not None
-    assert outcome.manifest["device_state"] == [
+    assert [entry["file"] for entry in outcome.manifest["device_state"]] == [
         "device-state-channel-0.bin",
         "device-state-channel-1.bin",
         "device-state.bin",
+    ]
+    assert [entry["crc32"] for entry in outcome.manifest["device_state"][:2]] == [
+        crc32(states[0] + states[2]),
+        crc32(states[1]),
     ]
     assert (outcome.out / "device-state-channel-0.bin").read_bytes() == states[0] + states[2]
     assert (outcome.out / "device-state-channel-1.bin").read_bytes() == states[1]

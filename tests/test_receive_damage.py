@@ -427,6 +427,6 @@ def test_a_block_and_the_device_state_do_not_share_a_file(tmp_path: Path, name: 
     if done.returncode == 0:
         manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
         assert (tmp_path / "out" / manifest["blocks"][0]["file"]).read_bytes() == source.ram
-        assert manifest["blocks"][0]["file"] not in manifest["device_state"]
+        assert manifest["blocks"][0]["file"] not in [entry["file"] for entry in manifest["device_state"]]
     else:
         assert not (tmp_path / "out").exists()

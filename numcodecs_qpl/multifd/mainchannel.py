@@ -51,6 +51,28 @@ def _meaning(flags: int) -> str:
     return next(known, "which is not defined (is --page-size the guest's?)")
 
 
+@dataclass(frozen=True)
+class Framing:
+    """How a stream frames guest memory. A destination with the same machine type reads no other framing.
+
+    Attributes
+    ----------
+    ram_section : int
+        Number of the section ``ram``.
+    footers : bool
+        Each section ends with a footer.
+    flush_records : bool
+        A record MULTIFD_FLUSH ends a round. If False, the end of each section does (machine types up to 8.0).
+    early_bytes : int
+        Bytes of device state that come before guest memory.
+    """
+
+    ram_section: int
+    footers: bool
+    flush_records: bool
+    early_bytes: int
+
+
 class RAMSink(ABC):
     """Takes what comes over the main channel."""
 
@@ -109,6 +131,13 @@ class MainChannel:
     _acknowledged: bool = False
     _machine: str = ""
     _block_count: int = 0
+    _footers: bool = False
+    _early_bytes: int = 0
+
+    @property
+    def framing(self) -> Framing:
+        """How guest memory was framed; known after `run`."""
+        return Framing(self._ram_section or 0, self._footers, self._flush_ends_rounds, self._early_bytes)
 
     def run(self) -> list[str]:
         """Read until everything has come; returns the names of the devices.
@@ -211,12 +240,15 @@ class MainChannel:
         bitmap = self.reader.read(8 * words)
         text = name.encode()
         head = struct.pack(">BIB", FULL, section, len(text)) + text + struct.pack(">II", instance, version)
-        self.sink.device_state(head + sizes + bitmap + self._footer(section))
+        whole = head + sizes + bitmap + self._footer(section)
+        self._early_bytes += len(whole)
+        self.sink.device_state(whole)
 
     def _footer(self, section: int) -> bytes:
         # Returns it as it came; machines without footers have none.
         if self.reader.next_type() != FOOTER:
             return b""
+        self._footers = True
         kind, number = self.reader.u8(), self.reader.u32()
         if number != section:
             raise MultiFDError(f"the footer of section {number} follows section {section}")

@@ -7,7 +7,7 @@ import io
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from numcodecs_qpl.multifd.channel import RecvChannel
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
 from numcodecs_qpl.multifd.intake import Arrival, Intake
-from numcodecs_qpl.multifd.mainchannel import MainChannel, RAMSink
+from numcodecs_qpl.multifd.mainchannel import Framing, MainChannel, RAMSink
 from numcodecs_qpl.multifd.methods import MultiFDPages
 from numcodecs_qpl.multifd.output import Output
 from numcodecs_qpl.multifd.ram import RAMBlock, RAMFile
@@ -28,6 +28,7 @@ from numcodecs_qpl.multifd.savevm import Configuration, SavevmReader
 from numcodecs_qpl.multifd.threads import start
 
 MAIN = "main"
+DISKS = "must be as they were when the guest was stopped: no disk is in this folder"
 TICK = 0.1  # seconds between two looks at whether anything still comes
 
 
@@ -120,6 +121,7 @@ class Receiver(RAMSink):
         self._channels_have_state = False
         self._keeps = False  # nothing is added to the output any more
         self._kept: dict[str, Any] | None = None  # the manifest, once the output is complete
+        self._framing = Framing(0, footers=False, flush_records=False, early_bytes=0)
         self._is_recent = False
 
     def run(self) -> dict[str, Any]:
@@ -242,6 +244,7 @@ class Receiver(RAMSink):
         stream = io.BufferedReader(_Incoming(connection))
         main = MainChannel(SavevmReader(stream, self._page_size), self, lambda data: connection.send([data]))
         self._devices = main.run()
+        self._framing = main.framing
         # With the confirmation, the source lets go of the guest and ends the connections. So the guest must be on
         # the disk before. Only where channels carry device state, their ends alone tell that all of it has come.
         if main.return_path and not self._channels_have_state:
@@ -383,6 +386,7 @@ class Receiver(RAMSink):
             "machine": configuration.machine,
             "configuration": {name: value for name, value in subsections.items() if value is not None},
             "uuid": str(self._uuid),
+            "main_channel": asdict(self._framing),
             "methods": sorted(self._methods),
             "channels": self._channels,
             "rounds": self._rounds.passed,
@@ -395,6 +399,7 @@ class Receiver(RAMSink):
             "bytes_on_the_wire": {**received, "total": sum(received.values())},
             "seconds": round(seconds, 3),
             "devices": self._devices,
+            "disks": DISKS,
         }
 
 
