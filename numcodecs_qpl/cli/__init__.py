@@ -19,6 +19,7 @@ from numcodecs_qpl.cli.demo import add_demo
 from numcodecs_qpl.cli.info import add_info
 from numcodecs_qpl.cli.receive import add_receive
 from numcodecs_qpl.cli.relay import add_relay
+from numcodecs_qpl.cli.send import add_send
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,5 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     add_demo(commands)
     add_bench(commands)
     add_receive(commands)
+    add_send(commands)
     add_relay(commands)
     return parser

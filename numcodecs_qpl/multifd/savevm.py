@@ -23,6 +23,36 @@ OPEN_RETURN_PATH, PING, POSTCOPY_ADVISE, PACKAGED, ENABLE_COLO, RECV_BITMAP = 1,
 """Commands (``MIG_CMD_*``). From POSTCOPY_ADVISE to RECV_BITMAP they change what the stream is."""
 
 
+def u8(number: int) -> bytes:
+    """Write a number of 8 bits."""
+    return number.to_bytes(1, "big")
+
+
+def u16(number: int) -> bytes:
+    """Write a number of 16 bits."""
+    return number.to_bytes(2, "big")
+
+
+def u32(number: int) -> bytes:
+    """Write a number of 32 bits."""
+    return number.to_bytes(4, "big")
+
+
+def u64(number: int) -> bytes:
+    """Write a number of 64 bits."""
+    return number.to_bytes(8, "big")
+
+
+def string(text: str) -> bytes:
+    """Write a string of at most 255 bytes."""
+    data = text.encode()
+    return u8(len(data)) + data
+
+
+def _subsection(name: str) -> bytes:
+    return u8(SUBSECTION) + string(f"configuration/{name}") + u32(1)  # its version
+
+
 @dataclass
 class Configuration:
     """The configuration section; None stands for a subsection that did not come.
@@ -43,6 +73,17 @@ class Configuration:
     capabilities: list[str] | None = None
     target_page_bits: int | None = None
     uuid: UUID | None = None
+
+    def pack(self) -> bytes:
+        """Return the section, its type included."""
+        parts = [u8(CONFIGURATION), u32(len(self.machine.encode())), self.machine.encode()]
+        if self.target_page_bits is not None:
+            parts += [_subsection("target-page-bits"), u32(self.target_page_bits)]
+        if self.capabilities is not None:
+            parts += [_subsection("capabilities"), u32(len(self.capabilities)), *map(string, self.capabilities)]
+        if self.uuid is not None:
+            parts += [_subsection("uuid"), self.uuid.bytes]
+        return b"".join(parts)
 
 
 class UnknownPartError(MultiFDError):
