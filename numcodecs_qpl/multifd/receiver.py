@@ -385,7 +385,7 @@ class Receiver(RAMSink):
         return {
             "machine": configuration.machine,
             "configuration": {name: value for name, value in subsections.items() if value is not None},
-            "uuid": str(self._uuid),
+            "uuid": str(self._uuid or UUID(int=0)),
             "main_channel": asdict(self._framing),
             "methods": sorted(self._methods),
             "channels": self._channels,
