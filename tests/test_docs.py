@@ -21,7 +21,10 @@ import numcodecs_qpl
 from numcodecs_qpl.cli import _parser
 
 PROGRAM = "numcodecs-qpl"
-APART = {"dask.md"}  # its programs start processes, which import them: test_dask_page.py has them in files
+APART = {
+    "dask.md",  # its programs start processes, which import them: test_dask_page.py has them in files
+    "restore.md",  # its program reads what the page's commands have written: test_restore_page.py runs them all
+}
 RUN = [
     page
     for page in PAGES

@@ -24,7 +24,7 @@ same=(
     tests/test_damage_matrix.py tests/interoperability/test_streams.py
     # Real QEMUs. Recordings of QEMU stand for them in the tests of relay and receiver, which are not left out.
     tests/test_capabilities.py tests/test_ends.py tests/test_guest.py tests/test_migration_page.py tests/test_qemu.py
-    tests/test_qemu_send.py tests/test_qemu_versions.py
+    tests/test_qemu_send.py tests/test_qemu_versions.py tests/test_restore_page.py
 )
 # The package does not contain the emulated IAA. The tests use the one that make lint built.
 NUMCODECS_QPL_EMULATED_IAA="$PWD/build/make/tests/iaa" tools/without_compiler.sh "$venv/bin/pytest" \
