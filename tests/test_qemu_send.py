@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 from commands import PATIENCE, Command
-from guest import Guest
+from guest import MIB, PAGE, Guest
 from programs import need
 from qemus import NAMES, qemu
 from test_relay import free_port, relay, tls
@@ -65,6 +65,9 @@ def send(kept: Kept, address: str, *options: str) -> subprocess.CompletedProcess
 
 def restore(kept: Kept, destination: Guest, address: str, options: Sequence[str] = (), onward: str = "") -> None:
     """Send a guest to a destination that waits; its RAM is equal, and it runs on."""
+    with destination.ram_path.open("r+b") as memory:  # where the guest has zeros
+        memory.seek(14 * MIB)
+        memory.write(b"new" * PAGE)
     done = send(kept, onward or address, *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert "the QEMU has loaded everything" in done.stdout

@@ -256,7 +256,7 @@ def test_a_damaged_folder_is_an_error_before_anybody_connects(
         server.bind(f"{folder}/s")
         server.listen()
         server.setblocking(False)
-        assert main(["send", str(guest), "--connect", f"unix:{folder}/s"]) == 1
+        assert main(["send", str(guest), "--connect", f"unix:{folder}/s", "--timeout", "1"]) == 1
         with pytest.raises(BlockingIOError):
             server.accept()
     error = capsys.readouterr().err
