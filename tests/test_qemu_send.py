@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ from way import DATA_AT, migrate, set_up
 need("qemu-system-x86_64", "nasm")
 
 MACHINE = "pc-q35-7.2"
+VIRTIO_MEM = (
+    *("-m", "16M,maxmem=1G,slots=2", "-object", "memory-backend-ram,id=plugged,size=128M"),
+    *("-device", "virtio-mem-pci,memdev=plugged,requested-size=0"),
+)
 
 
 @dataclass
@@ -141,6 +146,18 @@ def test_a_guest_with_a_uuid_is_restored(tmp_path: Path, firmware: dict[bool, Pa
         destination.set_migration(2)
         destination.listen(f"unix:{tmp_path}/s")
         restore(keep("7.2", "raw", uuid=uuid), destination, f"unix:{tmp_path}/s", ("--channels", "2"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_guest_with_virtio_mem_is_restored(tmp_path: Path, firmware: dict[bool, Path], keep: Keep, name: str) -> None:
+    # Machine types from 8.1 on have a section of it before guest memory.
+    with waiting(tmp_path, firmware, name, more=VIRTIO_MEM) as destination:
+        destination.set_migration(2)
+        destination.listen(f"unix:{tmp_path}/s")
+        kept = keep(name, "raw", more=VIRTIO_MEM)
+        restore(kept, destination, f"unix:{tmp_path}/s", ("--channels", "2"))
+    framing = json.loads((kept.folder / "manifest.json").read_text())["main_channel"]
+    assert (framing["early_bytes"] > 0) == (name != "7.2")
 
 
 @pytest.mark.parametrize("name", NAMES)
