@@ -120,6 +120,6 @@ def test_the_steps_of_the_page_migrate_a_guest(hosts: Hosts) -> None:
 
 
 def documented_fields() -> set[str]:
-    """The fields that the table of what a relay tells names."""
-    table = (DOCS / "relay.md").read_text().partition("## What a relay tells")[2].partition("\n## ")[0]
+    """The fields that the table of a relay's report names."""
+    table = (DOCS / "relay.md").read_text().partition("## What a relay reports")[2].partition("\n## ")[0]
     return {name for row in re.findall(r"^\| (`.*?) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)}
