@@ -5,14 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+import numpy as np
+
 from numcodecs_qpl.multifd import wire
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
 from numcodecs_qpl.multifd.methods import MultiFDMethods, MultiFDPages, RecvParams, SendParams, get_ops
+from numcodecs_qpl.multifd.ram import RAMBlock
 
 AnyPacket: TypeAlias = wire.Packet | wire.DeviceStatePacket
 
 PIECE = 64 * 1024  # bytes of device state that are passed on at a time
+
+
+class PacketMemory(RAMBlock):
+    """Memory for the pages of one packet, one after the other from its beginning."""
+
+    def __init__(self, page_size: int) -> None:
+        super().__init__("", wire.PACKET_SIZE, page_size, bytearray(wire.PACKET_SIZE))
+        self._places = np.arange(len(self.pages), dtype=np.uint64) * np.uint64(page_size)
+
+    def pages_of(self, packet: wire.Packet) -> MultiFDPages:
+        """Return where in this memory the normal pages of `packet` are; its zero pages stay as they are named."""
+        return MultiFDPages(self, self._places[: packet.normal_pages], packet.zero)
+
+    def runs(self, offsets: wire.Offsets) -> list[memoryview]:
+        """Return the memory of the packet's pages, which is one piece."""
+        return [self.view[: len(offsets) * self.page_size]] if len(offsets) else []
 
 
 class RecvChannel:

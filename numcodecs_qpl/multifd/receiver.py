@@ -15,14 +15,13 @@ import numpy as np
 
 from numcodecs_qpl.multifd import wire
 from numcodecs_qpl.multifd.address import Listener
-from numcodecs_qpl.multifd.channel import RecvChannel
+from numcodecs_qpl.multifd.channel import PacketMemory, RecvChannel
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
 from numcodecs_qpl.multifd.intake import Arrival, Intake
 from numcodecs_qpl.multifd.mainchannel import Framing, MainChannel, RAMSink
-from numcodecs_qpl.multifd.methods import MultiFDPages
 from numcodecs_qpl.multifd.output import Output
-from numcodecs_qpl.multifd.ram import RAMBlock, RAMFile
+from numcodecs_qpl.multifd.ram import RAMFile
 from numcodecs_qpl.multifd.rounds import Rounds
 from numcodecs_qpl.multifd.savevm import Configuration, SavevmReader
 from numcodecs_qpl.multifd.threads import start
@@ -253,8 +252,7 @@ class Receiver(RAMSink):
 
     def _receive_channel(self, party: int, connection: Connection) -> None:
         channel = RecvChannel(connection, party, self._page_size)
-        # Of one packet: its pages lie one after the other from the beginning.
-        memory = RAMBlock("", wire.PACKET_SIZE, self._page_size, bytearray(wire.PACKET_SIZE))
+        memory = PacketMemory(self._page_size)
         try:
             while (packet := channel.read()) is not None:
                 self._receive_packet(channel, packet, party, memory)
@@ -265,7 +263,7 @@ class Receiver(RAMSink):
             channel.close()
 
     def _receive_packet(
-        self, channel: RecvChannel, packet: wire.Packet | wire.DeviceStatePacket, party: int, memory: RAMBlock
+        self, channel: RecvChannel, packet: wire.Packet | wire.DeviceStatePacket, party: int, memory: PacketMemory
     ) -> None:
         if self._keeps and (isinstance(packet, wire.DeviceStatePacket) or packet.normal_pages or packet.zero_pages):
             raise MultiFDError("it comes after the main channel has told that everything has come: the output lacks it")
@@ -278,8 +276,7 @@ class Receiver(RAMSink):
             if packet.normal_pages or packet.zero_pages:
                 block = self._block(packet.ramblock)
                 block.check(packet.offsets)
-                places = np.arange(packet.normal_pages, dtype=np.uint64) * np.uint64(self._page_size)
-                channel.read_pages(packet, MultiFDPages(memory, places, packet.zero))
+                channel.read_pages(packet, memory.pages_of(packet))
                 again = block.put(packet.normal, memory.view) + block.put_zeros(packet.zero)
                 self._agree_on(channel.method)
             with self._changed:

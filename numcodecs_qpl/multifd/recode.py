@@ -5,28 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from numcodecs_qpl.multifd import wire
-from numcodecs_qpl.multifd.channel import RecvChannel, SendChannel
+from numcodecs_qpl.multifd.channel import PacketMemory, RecvChannel, SendChannel
 from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
-from numcodecs_qpl.multifd.methods import MigrationParameters, MultiFDMethods, MultiFDPages, SendParams
+from numcodecs_qpl.multifd.methods import MigrationParameters, MultiFDMethods, SendParams
 from numcodecs_qpl.multifd.pair import Pair
-from numcodecs_qpl.multifd.ram import RAMBlock
-
-
-class _PacketMemory(RAMBlock):
-    """Memory for the pages of one packet, one after the other from its beginning."""
-
-    def __init__(self, page_size: int) -> None:
-        super().__init__("", wire.PACKET_SIZE, page_size, bytearray(wire.PACKET_SIZE))
-        self._places = np.arange(len(self.pages), dtype=np.uint64) * np.uint64(page_size)
-
-    def pages_of(self, packet: wire.Packet) -> MultiFDPages:
-        return MultiFDPages(self, self._places[: packet.normal_pages], packet.zero)
-
-    def runs(self, offsets: wire.Offsets) -> list[memoryview]:
-        return [self.view[: len(offsets) * self.page_size]] if len(offsets) else []
 
 
 @dataclass(frozen=True)
@@ -67,7 +50,7 @@ class Recoding:
         MultiFDError
             If a packet breaks the protocol, or a connection breaks.
         """
-        memory = _PacketMemory(self.page_size)
+        memory = PacketMemory(self.page_size)
         params = SendParams(channel, self.page_size, wire.pages_in_packet(self.page_size), self.parameters)
         recv = RecvChannel(pair.source, channel, self.page_size, self.decode)
         send = SendChannel(pair.onward, params, self.encode)
