@@ -1,4 +1,4 @@
-"""What the relay reads in the main channel: its opening, and the destination's confirmation."""
+"""The parts of the main channel that the relay reads: its opening, and the destination's confirmation."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def numbered() -> bytearray:
 
 
 def content(block: RAMBlock) -> list[int]:
-    """What each page is full of."""
+    """Return the byte that fills each page."""
     assert (block.pages == block.pages[:, :1]).all()
     return [int(page[0]) for page in block.pages]
 
@@ -190,7 +190,7 @@ class InFile:
         return self.block.put(offsets(*pages), memoryview(bytes([byte]) * (len(pages) * PAGE)))
 
     def content(self) -> list[int]:
-        """What each page is full of."""
+        """Return the byte that fills each page."""
         data = self.path.read_bytes()
         assert all(data[at : at + PAGE] == data[at : at + 1] * PAGE for at in range(0, SIZE, PAGE))
         return list(data[::PAGE])

@@ -13,7 +13,7 @@ from numcodecs_qpl.multifd.writeback import WriteBack
 
 
 class Store:
-    """Where keys are stored to. It lets nothing pass while it is closed."""
+    """Store of keys. It lets no key pass while it is closed."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []

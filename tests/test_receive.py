@@ -176,7 +176,7 @@ def ram_section(main: bytes) -> bytes:
 
 
 def end_of_ram(main: bytes) -> int:
-    """Where the device state begins: after the last record of RAM and its section's footer."""
+    """Offset of the device state: after the last record of RAM and the footer of its section."""
     last = u64(EOS) + b"\x7e" + ram_section(main)
     return main.rindex(last) + len(last)
 

@@ -112,7 +112,7 @@ def handmade() -> list[bytes]:
 
 
 def recorded(guest: Path, folder: Path, channels: int) -> list[bytes]:
-    """What is sent on each connection; the main one, which is the first, is answered."""
+    """Bytes that are sent on each connection; the main one, which is the first, is answered."""
     contents = [bytearray() for _ in range(channels + 1)]
 
     def read(sock: socket.socket, content: bytearray) -> None:

@@ -1,4 +1,4 @@
-"""What the commands for migrations share: options, messages and signals."""
+"""Options, messages and signals that the commands for migrations share."""
 
 from __future__ import annotations
 

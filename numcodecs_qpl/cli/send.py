@@ -111,7 +111,7 @@ def _send(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> in
 
 
 def _needs(folder: ReceivedFolder, arguments: argparse.Namespace) -> str:
-    """What the QEMU needs to have, for the operator to compare."""
+    """List the properties that the QEMU needs, for the operator to compare."""
     memory = sum(block.used_length for block in folder.blocks)
     blocks = ", ".join(f"{block.name} ({block.used_length})" for block in folder.blocks)
     multifd = (

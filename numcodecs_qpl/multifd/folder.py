@@ -1,4 +1,4 @@
-"""What `numcodecs_qpl.multifd.output` has written, read back: the manifest, guest memory and device state."""
+"""Reads back a folder that `numcodecs_qpl.multifd.output` has written: manifest, guest memory and device state."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class StoredBlock(ABC):
         self.chunks = -(-self._pages // CHUNK_PAGES)
 
     def offsets(self, chunk: int) -> Offsets:
-        """Where in the block the pages of a chunk are, in bytes."""
+        """Return the offsets of a chunk's pages in the block, in bytes."""
         first = chunk * CHUNK_PAGES
         return np.arange(first, first + self._size(chunk), dtype=np.uint64) * np.uint64(self.page_size)
 

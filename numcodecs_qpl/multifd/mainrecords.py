@@ -1,4 +1,4 @@
-"""What a main channel has besides device state, as bytes: the opening, and the sections and records of guest memory.
+"""Bytes of the main channel, apart from device state: the opening, and the sections and records of guest memory.
 
 `MainChannel` reads the same. QEMU's destination (``migration/savevm.c``, ``migration/ram.c``, 7.2 to 11.1) reads them.
 """
@@ -37,7 +37,7 @@ from numcodecs_qpl.multifd.wire import Offsets
 
 
 def opening(configuration: Configuration) -> bytes:
-    """What comes first. The destination answers on the return path when it has loaded everything."""
+    """Return the opening. It has the destination confirm on the return path that it has loaded everything."""
     # Machine types up to 2.2 have no configuration section.
     section = configuration.pack() if configuration.machine else b""
     return MAGIC + u32(VERSION) + section + u8(COMMAND) + u16(OPEN_RETURN_PATH) + u16(0)

@@ -45,7 +45,7 @@ LOOK_FOR_THE_GUEST = (
 
 @dataclass
 class SentCounts:
-    """What has been sent so far.
+    """Pages that have been sent so far.
 
     Attributes
     ----------
