@@ -43,11 +43,13 @@ numpydoc_xref_aliases = {name: name for name in DEFAULT_LINKS} | {
         "numcodecs_qpl": ("CorruptDataError", "QplError"),
         "numcodecs_qpl.devices": ("WorkQueue",),
         "numcodecs_qpl.multifd": ("MigrationParameters", "MultiFDError", "MultiFDPages", "RAMBlock"),
-        "numcodecs_qpl.multifd.address": ("Address", "Listener", "TLSFiles"),
+        "numcodecs_qpl.multifd.address": ("Address",),
+        "numcodecs_qpl.multifd.listener": ("Listener",),
         "numcodecs_qpl.multifd.output": ("Output",),
         "numcodecs_qpl.multifd.ram": ("RAMFile",),
         "numcodecs_qpl.multifd.receiver": ("Counts",),
         "numcodecs_qpl.multifd.relay": ("RelayCounts",),
+        "numcodecs_qpl.multifd.tlsfiles": ("TLSFiles",),
     }.items()
     for name in names
 }

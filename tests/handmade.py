@@ -22,7 +22,8 @@ from commands import PATIENCE
 from streams import Replay
 
 from numcodecs_qpl.multifd import MultiFDError
-from numcodecs_qpl.multifd.address import Address, Listener
+from numcodecs_qpl.multifd.address import Address
+from numcodecs_qpl.multifd.listener import Listener
 from numcodecs_qpl.multifd.output import MAX_DEVICE_STATE, OUTPUTS
 from numcodecs_qpl.multifd.receiver import Receiver
 

@@ -21,8 +21,11 @@ from handmade import initial
 from tls_files import issue
 
 from numcodecs_qpl.multifd import intake
-from numcodecs_qpl.multifd.address import HANDSHAKE_SECONDS, Address, Listener, TLSFiles
+from numcodecs_qpl.multifd.address import Address
+from numcodecs_qpl.multifd.connecting import HANDSHAKE_SECONDS
 from numcodecs_qpl.multifd.intake import Arrival, Intake
+from numcodecs_qpl.multifd.listener import Listener
+from numcodecs_qpl.multifd.tlsfiles import TLSFiles
 
 
 class Interrupted(threading.Event):

@@ -748,7 +748,7 @@ import sys, time
 from pathlib import Path
 from numcodecs_qpl.cli import main
 from numcodecs_qpl.multifd import output
-from numcodecs_qpl.multifd.address import Listener
+from numcodecs_qpl.multifd.listener import Listener
 
 def slow(function):
     def wrapped(*arguments, **more):

@@ -28,7 +28,8 @@ from streams import NAMES, Recording, Replay, recording
 from tls_files import issue
 
 from numcodecs_qpl.multifd import MultiFDError, wire
-from numcodecs_qpl.multifd.address import Address, Listener
+from numcodecs_qpl.multifd.address import Address
+from numcodecs_qpl.multifd.listener import Listener
 from numcodecs_qpl.multifd.relay import NO_RETURN_PATH, Relay
 
 METHODS = ["none", "zlib", "zstd", "qpl"]

@@ -21,9 +21,10 @@ from test_relay import free_port, relay, run_in_process, tls
 from tls_files import issue
 
 from numcodecs_qpl.multifd import wire
-from numcodecs_qpl.multifd.address import Address, Listener
+from numcodecs_qpl.multifd.address import Address
 from numcodecs_qpl.multifd.connection import UNIX_BUFFER
 from numcodecs_qpl.multifd.errors import MultiFDError, OutcomeUnknownError
+from numcodecs_qpl.multifd.listener import Listener
 from numcodecs_qpl.multifd.relay import LOOK_FOR_THE_GUEST, NO_RETURN_PATH, Relay
 from numcodecs_qpl.multifd.returnpath import PONG, SHUT, message
 

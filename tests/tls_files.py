@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trustme
 
-from numcodecs_qpl.multifd.address import TLSFiles
+from numcodecs_qpl.multifd.tlsfiles import TLSFiles
 
 
 def issue(folder: Path, authority: trustme.CA, name: str = "here", ca: str = "ca.pem") -> TLSFiles:

@@ -15,7 +15,8 @@ from typing import Any, Self
 from numcodecs_qpl._core import HUFFMAN, QplError, check_settings
 from numcodecs_qpl.cli.common import missing
 from numcodecs_qpl.multifd import MultiFDCompression, MultiFDError
-from numcodecs_qpl.multifd.address import Address, TLSFiles, parse_address
+from numcodecs_qpl.multifd.address import Address, parse_address
+from numcodecs_qpl.multifd.tlsfiles import TLSFiles
 from numcodecs_qpl.multifd.wire import PACKET_SIZE, pages_in_packet
 
 MAX_CHANNELS = 255

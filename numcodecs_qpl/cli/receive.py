@@ -23,7 +23,7 @@ from numcodecs_qpl.cli.migration import (
     whole_number,
 )
 from numcodecs_qpl.multifd import MultiFDError
-from numcodecs_qpl.multifd.address import Listener
+from numcodecs_qpl.multifd.listener import Listener
 from numcodecs_qpl.multifd.output import MAX_DEVICE_STATE, OUTPUTS
 from numcodecs_qpl.multifd.receiver import Receiver
 

@@ -28,9 +28,11 @@ from numcodecs_qpl.cli.migration import (
 )
 from numcodecs_qpl.files import write_whole
 from numcodecs_qpl.multifd import MigrationParameters, MultiFDCompression, MultiFDError
-from numcodecs_qpl.multifd.address import Listener, is_same_socket, tls_context
+from numcodecs_qpl.multifd.address import is_same_socket
 from numcodecs_qpl.multifd.errors import OutcomeUnknownError
+from numcodecs_qpl.multifd.listener import Listener
 from numcodecs_qpl.multifd.relay import Relay
+from numcodecs_qpl.multifd.tlsfiles import tls_context
 
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands

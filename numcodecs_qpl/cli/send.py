@@ -26,9 +26,9 @@ from numcodecs_qpl.cli.migration import (
     whole_number,
 )
 from numcodecs_qpl.multifd import MigrationParameters, MultiFDCompression, MultiFDError
-from numcodecs_qpl.multifd.address import tls_context
 from numcodecs_qpl.multifd.folder import ReceivedFolder
 from numcodecs_qpl.multifd.sender import Sender
+from numcodecs_qpl.multifd.tlsfiles import tls_context
 
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from numcodecs_qpl.multifd import wire
-from numcodecs_qpl.multifd.address import HANDSHAKE_SECONDS, Listener
+from numcodecs_qpl.multifd.connecting import HANDSHAKE_SECONDS
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.listener import Listener
 from numcodecs_qpl.multifd.threads import NoThreadError, start
 
 MAIN_MAGIC = b"QEVM"

@@ -14,11 +14,11 @@ from uuid import UUID
 import numpy as np
 
 from numcodecs_qpl.multifd import wire
-from numcodecs_qpl.multifd.address import Listener
 from numcodecs_qpl.multifd.channel import PacketMemory, RecvChannel
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
 from numcodecs_qpl.multifd.intake import Arrival, Intake
+from numcodecs_qpl.multifd.listener import Listener
 from numcodecs_qpl.multifd.mainchannel import Framing, MainChannel, RAMSink
 from numcodecs_qpl.multifd.output import Output
 from numcodecs_qpl.multifd.ram import RAMFile

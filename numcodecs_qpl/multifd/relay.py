@@ -23,9 +23,11 @@ from typing import Any
 
 from numcodecs_qpl import _core
 from numcodecs_qpl.multifd import wire
-from numcodecs_qpl.multifd.address import Abort, Address, Listener, TLSFiles, connect
+from numcodecs_qpl.multifd.address import Address
+from numcodecs_qpl.multifd.connecting import Abort, connect
 from numcodecs_qpl.multifd.errors import MultiFDError, NoAnswerError, OutcomeUnknownError, PeerClosedError
 from numcodecs_qpl.multifd.intake import Arrival, Intake
+from numcodecs_qpl.multifd.listener import Listener
 from numcodecs_qpl.multifd.methods import MigrationParameters, get_ops
 from numcodecs_qpl.multifd.opening import read_opening
 from numcodecs_qpl.multifd.pair import Pair, fail
@@ -33,6 +35,7 @@ from numcodecs_qpl.multifd.recode import Recoding
 from numcodecs_qpl.multifd.returnpath import Confirmation
 from numcodecs_qpl.multifd.savevm import SavevmReader
 from numcodecs_qpl.multifd.threads import start
+from numcodecs_qpl.multifd.tlsfiles import TLSFiles
 from numcodecs_qpl.multifd.vmdescription import DescriptionFinder
 
 MAIN = "main"

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numcodecs_qpl.multifd import mainrecords, wire
-from numcodecs_qpl.multifd.address import Abort, Address, TLSFiles, connect
+from numcodecs_qpl.multifd.address import Address
 from numcodecs_qpl.multifd.channel import SendChannel
+from numcodecs_qpl.multifd.connecting import Abort, connect
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError, NoAnswerError, OutcomeUnknownError, PeerClosedError
 from numcodecs_qpl.multifd.folder import ReceivedFolder, StoredBlock
@@ -29,6 +30,7 @@ from numcodecs_qpl.multifd.ram import RAMBlock
 from numcodecs_qpl.multifd.returnpath import Confirmation
 from numcodecs_qpl.multifd.rounds import Rounds
 from numcodecs_qpl.multifd.threads import start
+from numcodecs_qpl.multifd.tlsfiles import TLSFiles
 
 MAIN = "main"
 TICK = 0.1  # seconds between two looks at whether anything still goes

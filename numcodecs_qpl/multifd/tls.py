@@ -164,3 +164,37 @@ class TLSConnection(Connection):
         with contextlib.suppress(PeerClosedError):  # it is gone already
             self._transmit([encrypted])
         super().end()
+
+
+def greet(
+    sock: socket.socket,
+    name: str,
+    context: ssl.SSLContext | None,
+    host: str | None = None,
+    deadline: float | None = None,
+) -> Connection:
+    """Return the connection on a connected socket, after TLS's handshake if there is a `context`.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        Connected.
+    name : str
+        Name of the other end, for messages.
+    context : ssl.SSLContext or None
+        Of the side that this is; None without TLS.
+    host : str, optional
+        At a client: whose certificate the server has to have.
+    deadline : float, optional
+        When the handshake must be done, by `time.monotonic`.
+
+    Raises
+    ------
+    OSError, PeerClosedError
+        If the handshake fails.
+    """
+    if context is None:
+        return Connection(sock, name)
+    connection = TLSConnection(sock, name, context, host)
+    connection.shake_hands(deadline)
+    return connection

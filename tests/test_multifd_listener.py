@@ -1,0 +1,191 @@
+"""Sockets that listen."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from numcodecs_qpl.multifd import MultiFDError
+from numcodecs_qpl.multifd.address import Address, parse_address
+from numcodecs_qpl.multifd.connecting import connect
+from numcodecs_qpl.multifd.listener import Listener
+
+# ---- Unix sockets -----------------------------------------------------------------------------------------------
+
+
+def exchange(listener: Listener) -> None:
+    """See that a byte goes from one who connects to the listener."""
+    connection = connect(listener.address)
+    with listener.accept() as accepted:
+        connection.send([b"x"])
+        assert accepted.recv(1) == b"x"
+    connection.close()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_a_unix_socket_is_the_owners_alone_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    path = tmp_path / "s"
+    before = os.umask(umask)
+    try:
+        listener = Listener(parse_address(f"unix:{path}"))
+    finally:
+        left = os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert left == umask
+    exchange(listener)
+    listener.close()
+    assert not path.exists()
+
+
+def test_a_socket_that_nobody_listens_on_any_more_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(str(path))
+        old.listen()
+    assert path.is_socket()
+    listener = Listener(parse_address(f"unix:{path}"))
+    exchange(listener)
+    listener.close()
+
+
+def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) -> None:
+    address = parse_address(f"unix:{tmp_path}/s")
+    first = Listener(address)
+    with pytest.raises(MultiFDError, match=r"cannot listen on unix:.*/s: Address already in use"):
+        Listener(address)
+    first.accept().close()  # the one that looked whether anybody listens
+    exchange(first)
+    first.close()
+
+
+def test_a_socket_whose_listener_is_busy_is_left_alone(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(socket.socket(socket.AF_UNIX))
+        busy.bind(f"{tmp_path}/s")
+        busy.listen(0)
+        stack.enter_context(socket.socket(socket.AF_UNIX)).connect(f"{tmp_path}/s")  # the queue is full
+        end = threading.Timer(5, busy.accept)  # of a connect that waits
+        end.start()
+        stack.callback(end.cancel)
+        began = time.monotonic()
+        with pytest.raises(MultiFDError, match=r"cannot listen on unix:.*/s: Address already in use"):
+            Listener(parse_address(f"unix:{tmp_path}/s"))
+        assert time.monotonic() - began < 2
+
+
+def make_file(path: Path) -> None:
+    path.write_text("precious")
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to(path.with_name("target"))
+    path.with_name("target").write_text("precious")
+
+
+def make_link_to_nothing(path: Path) -> None:
+    path.symlink_to(path.with_name("nothing"))
+
+
+@pytest.mark.parametrize("make", [make_file, make_link, make_link_to_nothing, Path.mkdir])
+def test_what_is_no_socket_is_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "s"
+    make(path)
+    before = path.lstat()
+    with pytest.raises(MultiFDError, match=r"cannot listen on unix:.*/s: Address already in use"):
+        Listener(parse_address(f"unix:{path}"))
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert not path.is_file() or path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [("no/folder/s", "No such file or directory"), ("s" * 108, "AF_UNIX path too long")]
+)
+def test_a_path_that_cannot_be_listened_on_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MultiFDError, match=f"cannot listen on unix:{path}: {reason}"):
+        Listener(Address("unix", path=path))
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- TCP --------------------------------------------------------------------------------------------------------
+
+
+def name_of(listener: Listener) -> tuple[str, int]:
+    host, port, *_ = listener._socket.getsockname()
+    return host, port
+
+
+@pytest.mark.parametrize(
+    ("text", "host"), [("tcp::9", "127.0.0.1"), ("tcp:127.0.0.2:9", "127.0.0.2"), ("tcp:0.0.0.0:9", "0.0.0.0")]
+)
+def test_tcp_is_loopback_unless_told_otherwise(text: str, host: str) -> None:
+    listener = Listener(replace(parse_address(text), port=0))
+    assert name_of(listener) == (host, listener.address.port)
+    assert listener.address == Address("tcp", host=host, port=listener.address.port)
+    assert listener.address.port > 0
+    exchange(listener)
+    listener.close()
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")
+def test_an_ipv6_number_is_listened_on() -> None:
+    listener = Listener(Address("tcp", host="::1"))
+    assert name_of(listener) == ("::1", listener.address.port)
+    exchange(listener)
+    listener.close()
+
+
+def test_a_port_in_use_is_an_error() -> None:
+    first = Listener(Address("tcp", host="127.0.0.1"))
+    with pytest.raises(MultiFDError, match=f"cannot listen on {first.address}: Address already in use"):
+        Listener(first.address)
+    first.close()
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+def test_closing_wakes_whoever_waits_for_a_connection_and_may_be_done_twice(tmp_path: Path, kind: str) -> None:
+    listener = Listener(Address(kind, path=f"{tmp_path}/s", host="127.0.0.1"))
+    woken = threading.Event()
+
+    def wait() -> None:
+        try:
+            listener.accept()
+        except OSError:
+            woken.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    listener.close()
+    assert woken.wait(20)
+    thread.join()
+    listener.close()
+
+
+def test_closing_again_leaves_the_socket_of_another_alone(tmp_path: Path) -> None:
+    address = parse_address(f"unix:{tmp_path}/s")
+    first = Listener(address)
+    first.close()
+    second = Listener(address)
+    first.close()
+    exchange(second)
+    second.close()
