@@ -14,7 +14,7 @@ from typing import Any
 
 from numcodecs_qpl.multifd.address import Address
 from numcodecs_qpl.multifd.connection import Connection
-from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
+from numcodecs_qpl.multifd.errors import PeerClosedError, UnreachableError
 from numcodecs_qpl.multifd.tls import greet
 from numcodecs_qpl.multifd.tlsfiles import TLSFiles, tls_context
 
@@ -70,8 +70,10 @@ def connect(address: Address, tls: TLSFiles | None = None, abort: Abort | None =
 
     Raises
     ------
-    MultiFDError
+    UnreachableError
         If the far end does not answer or, with TLS, its certificate is not accepted.
+    MultiFDError
+        If `tls` is missing where it is needed, or its files cannot be used.
     """
     context = tls_context(address, tls, server=False)
     abort = abort or Abort()
@@ -88,7 +90,7 @@ def connect(address: Address, tls: TLSFiles | None = None, abort: Abort | None =
         reason = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
         no_listener = isinstance(error, ConnectionRefusedError | FileNotFoundError)
         hint = " (nothing listens there: start the far end first)" if no_listener else ""
-        raise MultiFDError(f"cannot connect to {address}: {reason or error}{hint}") from error
+        raise UnreachableError(f"cannot connect to {address}: {reason or error}{hint}") from error
     return connection
 
 

@@ -1,4 +1,4 @@
-"""The error of everything that goes wrong with a migration stream."""
+"""Errors of migrations, each with a cause to count it by."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ class MultiFDError(ValueError):
 
     Attributes
     ----------
+    cause : str
+        Kind of the error, for statistics: one of a few words, the same for all errors of a class.
     reason : str
         What is wrong.
     field : str or None
@@ -17,6 +19,8 @@ class MultiFDError(ValueError):
     packet : int or None
         Which packet of that channel it is, counted from 0.
     """
+
+    cause = "protocol"
 
     def __init__(
         self,
@@ -49,13 +53,42 @@ class MultiFDError(ValueError):
         return f"{place}{f'{self.field}: ' if self.field else ''}{self.reason}"
 
 
+class SettingsError(MultiFDError):
+    """The settings of the two QEMUs and of this process do not fit each other, or one of them is not supported."""
+
+    cause = "settings"
+
+
+class DeviceError(MultiFDError):
+    """Hardware failed, or cannot be used, where only hardware may do the work."""
+
+    cause = "device"
+
+
+class UnreachableError(MultiFDError):
+    """The far end does not accept a connection, or one side does not accept the other's certificate."""
+
+    cause = "unreachable"
+
+
 class PeerClosedError(MultiFDError):
     """A connection ended where more had to come."""
+
+    cause = "connection"
 
 
 class NoAnswerError(PeerClosedError):
     """Nothing came for too long, or the link is dead: the other side may not know of it."""
 
+    cause = "no_answer"
+
 
 class OutcomeUnknownError(MultiFDError):
-    """Everything was passed on, and whether the destination has taken it cannot be known."""
+    """Everything was passed on, and whether the destination has taken it cannot be known: it does not answer."""
+
+    cause = "no_answer"
+
+
+def cause_of(error: BaseException) -> str:
+    """Return the cause to count `error` by: "internal" for those that are not `MultiFDError`."""
+    return error.cause if isinstance(error, MultiFDError) else "internal"

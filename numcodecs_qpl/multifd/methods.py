@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from numcodecs_qpl.multifd import wire
-from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.errors import SettingsError
 from numcodecs_qpl.multifd.ram import RAMBlock
 
 ReadInto: TypeAlias = Callable[[Sequence[memoryview]], None]
@@ -240,7 +240,7 @@ def check_method(params: RecvParams, flag: int) -> None:
     """
     method = params.flags & wire.METHOD_MASK
     if method != flag:
-        raise MultiFDError(
+        raise SettingsError(
             f"the packet is of method {wire.METHOD_NAMES[method]!r}; agreed is {wire.METHOD_NAMES[flag]!r} "
             "(the source's multifd-compression must be what this end was told)",
             field="flags",

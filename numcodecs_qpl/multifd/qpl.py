@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from numcodecs_qpl._core import CorruptDataError, QplError, compress_pages_into, decompress_pages
 from numcodecs_qpl.multifd import wire
-from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.errors import DeviceError, MultiFDError
 from numcodecs_qpl.multifd.methods import MultiFDMethods, RecvParams, SendParams, check_method
 
 
@@ -83,7 +83,7 @@ class QplMethods(MultiFDMethods):
         try:
             size = compress_pages_into(plain, lengths, data.zbuf, data.page_size, params.parameters.huffman)
         except QplError as error:  # of hardware, where that is demanded
-            raise MultiFDError(str(error)) from error
+            raise DeviceError(str(error)) from error
         params.iov = [lengths.astype(">u4").data, data.zbuf[:size].data]
         params.next_packet_size = 4 * count + size
 
@@ -110,9 +110,10 @@ class QplMethods(MultiFDMethods):
         out = runs[0] if len(runs) == 1 else data.pages[:count]
         try:
             decompress_pages(zbuf, lengths, data.page_size, out=out)
+        except CorruptDataError as error:
+            raise MultiFDError(str(error), field="payload") from error
         except QplError as error:
-            field = "payload" if isinstance(error, CorruptDataError) else None
-            raise MultiFDError(str(error), field=field) from error
+            raise DeviceError(str(error)) from error
         if len(runs) > 1:
             pages.block.put(pages.normal, data.pages[:count])
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError, SettingsError
 
 MAGIC = b"QEVM"
 VERSION = 3
@@ -142,7 +142,7 @@ class SavevmReader:
                 raise UnknownPartError(f"the configuration has a part {name!r}, which is not known")
         bits = found.target_page_bits
         if bits is not None and self.page_size != 1 << min(bits, 63):
-            raise MultiFDError(
+            raise SettingsError(
                 f"the guest's pages have 2**{bits} bytes, but {self.page_size} are expected: set --page-size"
             )
         return found
@@ -160,7 +160,7 @@ class SavevmReader:
         # With dirty-bitmaps and without postcopy-ram, QEMU sends POSTCOPY_ADVISE too, without data. It changes nothing.
         if POSTCOPY_ADVISE <= command <= RECV_BITMAP and (command, size) != (POSTCOPY_ADVISE, 0):
             capability = "x-colo" if command == ENABLE_COLO else "postcopy-ram"
-            raise MultiFDError(
+            raise SettingsError(
                 f"the source has {capability} turned on (command {command} in its stream), which is not supported: "
                 f"turn {capability} off in both QEMUs (QMP migrate-set-capabilities) and migrate again"
             )
@@ -176,7 +176,7 @@ class SavevmReader:
         """
         data = self.stream.read(size)
         if len(data) < size:
-            raise MultiFDError(f"the source ended; {size - len(data)} of {size} bytes were missing")
+            raise PeerClosedError(f"the source ended; {size - len(data)} of {size} bytes were missing")
         return data
 
     def next_type(self) -> int:

@@ -10,6 +10,8 @@ from numcodecs_qpl.multifd.errors import MultiFDError
 class NoThreadError(MultiFDError):
     """A thread could not be started. This ends the migration, as the connection that needs it would stand still."""
 
+    cause = "resources"
+
 
 def start(thread: threading.Thread) -> threading.Thread:
     """Start `thread`, and return it.

@@ -15,7 +15,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.errors import MultiFDError, SettingsError
 
 Offsets: TypeAlias = NDArray[np.uint64]
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -262,7 +262,7 @@ def unpack(data: Bytes, page_size: int) -> Packet:
     _, _, _, alloc, normal, size, number, zero, name = _HEADER.unpack_from(data)
     other = PACKET_SIZE // alloc if alloc else page_size
     if alloc * other == PACKET_SIZE and other != page_size and other in PAGE_SIZES:
-        raise MultiFDError(
+        raise SettingsError(
             f"the packet is of {alloc} pages, as where pages have {other} bytes; expected are {page_count} pages of "
             f"{page_size} bytes: set --page-size {other}",
             field="pages_alloc",
