@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
+from commands import PATIENCE
+from tls_files import issue
 
 from numcodecs_qpl.multifd import MultiFDError
 from numcodecs_qpl.multifd.address import Address, parse_address
@@ -162,22 +168,22 @@ def test_a_port_in_use_is_an_error() -> None:
     first.close()
 
 
+@contextlib.contextmanager
+def waiting(listener: Listener) -> Iterator[Future[socket.socket]]:
+    """A thread that waits for a connection."""
+    with ThreadPoolExecutor() as threads:
+        accepting = threads.submit(listener.accept, PATIENCE)
+        time.sleep(0.1)  # so that it does wait, and has not only begun
+        yield accepting
+
+
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
 def test_closing_wakes_whoever_waits_for_a_connection_and_may_be_done_twice(tmp_path: Path, kind: str) -> None:
     listener = Listener(Address(kind, path=f"{tmp_path}/s", host="127.0.0.1"))
-    woken = threading.Event()
-
-    def wait() -> None:
-        try:
-            listener.accept()
-        except OSError:
-            woken.set()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    listener.close()
-    assert woken.wait(20)
-    thread.join()
+    with waiting(listener) as accepting:
+        listener.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            accepting.result()
     listener.close()
 
 
@@ -189,3 +195,169 @@ def test_closing_again_leaves_the_socket_of_another_alone(tmp_path: Path) -> Non
     first.close()
     exchange(second)
     second.close()
+
+
+# ---- Sockets that were passed -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def passed(family: socket.AddressFamily, where: Any) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A socket that listens, as the service manager has it and as it is passed."""
+    with socket.socket(family) as managers:
+        managers.bind(where)
+        managers.listen()
+        with managers.dup() as ours:
+            yield managers, ours
+
+
+def test_a_unix_socket_that_was_passed_is_listened_on_and_its_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with passed(socket.AF_UNIX, str(path)) as (managers, ours):
+        listener = Listener(ours)
+        assert listener.address == Address("unix", path=str(path))
+        exchange(listener)
+        listener.close()
+        assert path.is_socket()
+        assert managers.getsockname() == str(path)
+
+
+@pytest.mark.parametrize(
+    ("family", "host"),
+    [
+        (socket.AF_INET, "127.0.0.1"),
+        pytest.param(socket.AF_INET6, "::1", marks=pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")),
+    ],
+)
+def test_a_tcp_socket_that_was_passed_is_listened_on(family: socket.AddressFamily, host: str) -> None:
+    with passed(family, (host, 0)) as (managers, ours):
+        listener = Listener(ours)
+        assert listener.address == Address("tcp", host=host, port=managers.getsockname()[1])
+        exchange(listener)
+        listener.close()
+
+
+def test_a_tcp_socket_that_was_passed_is_of_tls_if_there_are_files(tmp_path: Path) -> None:
+    files = issue(tmp_path, trustme.CA())
+    with passed(socket.AF_INET, ("127.0.0.1", 0)) as (_, ours):
+        listener = Listener(ours, files)
+        assert listener.address.kind == "tls"
+        with ThreadPoolExecutor() as threads:
+            connecting = threads.submit(connect, listener.address, files)
+            accepted = listener.greet(listener.accept(), "the source")
+            connecting.result().close()
+            accepted.close()
+        listener.close()
+
+
+@pytest.mark.parametrize(("family", "where"), [(socket.AF_UNIX, "s"), (socket.AF_INET, ("127.0.0.1", 0))])
+def test_closing_leaves_the_service_managers_socket_listening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily, where: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with passed(family, where) as (managers, ours):
+        first = Listener(ours)
+        with waiting(first) as accepting:
+            first.close()
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                accepting.result()
+        second = Listener(managers.dup())  # as the service is started again
+        exchange(second)
+        second.close()
+
+
+def not_listening() -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind("s")
+    return sock
+
+
+def connected() -> socket.socket:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return ours
+
+
+def packets() -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.bind("s")
+    sock.listen()
+    return sock
+
+
+def netlink() -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+
+
+@pytest.mark.parametrize(
+    "make", [not_listening, connected, packets, netlink, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)]
+)
+def test_a_socket_of_another_kind_is_an_error_that_names_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[], socket.socket]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        make() as sock,
+        pytest.raises(MultiFDError, match=r"expected a unix or TCP socket that listens .*ListenStream="),
+    ):
+        Listener(sock)
+
+
+@pytest.mark.parametrize("name", ["\0numcodecs-qpl-test", ""])
+def test_an_abstract_socket_that_was_passed_is_refused(name: str) -> None:
+    with (
+        passed(socket.AF_UNIX, name) as (_, ours),
+        pytest.raises(MultiFDError, match="abstract unix sockets have no owner and no mode"),
+    ):
+        Listener(ours)
+
+
+# ---- Accepting --------------------------------------------------------------------------------------------------
+
+
+def test_accepting_ends_after_its_time_out_and_connections_have_none(tmp_path: Path) -> None:
+    with contextlib.closing(Listener(Address("unix", path=f"{tmp_path}/s"))) as listener:
+        with pytest.raises(TimeoutError):
+            listener.accept(0.01)
+        with contextlib.closing(connect(listener.address)), listener.accept(5) as accepted:
+            assert accepted.gettimeout() is None
+            assert os.get_blocking(accepted.fileno())
+
+
+def test_accepting_goes_on_where_a_connection_was_taken_by_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with passed(socket.AF_UNIX, "s") as (managers, ours), contextlib.closing(Listener(ours)) as listener:
+        real = select.poll
+
+        class Late:
+            """A poll that another process is faster than, the first time."""
+
+            def __init__(self) -> None:
+                self.poll_ = real()
+                self.register = self.poll_.register
+
+            def poll(self, timeout: float | None) -> object:
+                found = self.poll_.poll(timeout)
+                taken.append(managers.accept()[0]) if not taken else None
+                return found
+
+        taken: list[socket.socket] = []
+        monkeypatch.setattr("numcodecs_qpl.multifd.listener.select.poll", Late)
+        with contextlib.closing(connect(listener.address)), pytest.raises(TimeoutError):
+            listener.accept(0.1)
+        taken[0].close()
+
+
+def test_accepting_after_closing_is_an_error() -> None:
+    listener = Listener(Address("tcp", host="127.0.0.1"))
+    listener.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        listener.accept()
+
+
+def test_a_listener_that_is_gone_leaves_no_file_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        Listener(Address("unix", path=f"{tmp_path}/s")).close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

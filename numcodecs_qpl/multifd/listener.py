@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import stat
+import threading
+import time
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
+from numcodecs_qpl.multifd.access import Access
 from numcodecs_qpl.multifd.address import Address
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError
@@ -15,6 +21,7 @@ from numcodecs_qpl.multifd.tls import greet
 from numcodecs_qpl.multifd.tlsfiles import TLSFiles, tls_context
 
 BACKLOG = 64
+OWNER_ONLY = Access()
 
 
 class Listener:
@@ -22,43 +29,58 @@ class Listener:
 
     Parameters
     ----------
-    address : Address
-        End point to listen at. A unix socket is made with mode 0600. It replaces a socket that has no listener any
-        more.
+    where : Address or socket.socket
+        End point to listen at. A unix socket replaces one that has no listener any more. Or a socket that listens
+        already, as systemd passes it: this object closes it, and leaves a unix socket's file to whoever has made it.
     tls : TLSFiles, optional
-        Needed for a "tls" address.
+        Needed for a "tls" address. A TCP socket that listens already is of this kind if these are given.
+    access : Access
+        For a unix socket that is made here.
 
     Attributes
     ----------
     address : Address
-        The same, with the port that the system chose.
+        Where it listens, with the port that the system chose.
 
     Raises
     ------
     MultiFDError
-        If it cannot listen there.
+        If it cannot listen there, or the socket is not one that listens for streams.
     """
 
-    def __init__(self, address: Address, tls: TLSFiles | None = None) -> None:
-        self._context = tls_context(address, tls, server=True)
+    def __init__(
+        self, where: Address | socket.socket, tls: TLSFiles | None = None, access: Access = OWNER_ONLY
+    ) -> None:
+        self._made_here = isinstance(where, Address)
+        self.address = where if isinstance(where, Address) else _address_of(where, tls)
+        self._context = tls_context(self.address, tls, server=True)
         try:
-            if address.kind == "unix":
-                self._socket = _listen_on_unix(address.path)
-            else:
-                family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-                self._socket = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
-                address = Address(address.kind, host=address.host, port=self._socket.getsockname()[1])
+            # Wakes a thread that waits in `accept`: shutdown would end the socket for systemd too. A thread may be
+            # about to wait, so this is closed when nobody has the object any more.
+            self._closed = os.eventfd(0)
+            weakref.finalize(self, os.close, self._closed)
+            self._socket = _listen(where, access) if isinstance(where, Address) else where
         except OSError as error:
-            raise MultiFDError(f"cannot listen on {address}: {error.strerror or error}") from error
-        self.address = address
+            raise MultiFDError(f"cannot listen on {self.address}: {error.strerror or error}") from error
+        if self.address.kind != "unix":
+            self.address = replace(self.address, port=self._socket.getsockname()[1])
+        self._socket.setblocking(False)
+        self._fd = self._socket.fileno()
+        self._lock = threading.Lock()
 
     def accept(self, timeout: float | None = None) -> socket.socket:
         """Wait for the next connection; TimeoutError after `timeout` seconds, another OSError once `close` was called.
 
         The connection itself has no time-out.
         """
-        self._socket.settimeout(timeout)
-        return self._socket.accept()[0]
+        deadline = None if timeout is None else time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self._closed, select.POLLIN)
+        poll.register(self._fd, select.POLLIN)
+        while poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
+            with self._lock, contextlib.suppress(BlockingIOError):  # it has gone again
+                return self._socket.accept()[0]
+        raise TimeoutError
 
     def greet(self, sock: socket.socket, name: str) -> Connection:
         """Return the connection on an accepted socket, after TLS's handshake if this is a "tls" address.
@@ -71,24 +93,38 @@ class Listener:
         return greet(sock, name, self._context)  # the intake has the deadline
 
     def close(self) -> None:
-        """Stop listening, and remove a unix socket's file."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits in accept
-        if self._socket.fileno() >= 0 and self.address.kind == "unix":
-            Path(self.address.path).unlink(missing_ok=True)
-        self._socket.close()
+        """Stop listening, and remove the file of a unix socket that was made here."""
+        with self._lock:
+            os.eventfd_write(self._closed, 1)
+            try:
+                if self._made_here and self._socket.fileno() >= 0 and self.address.kind == "unix":
+                    Path(self.address.path).unlink(missing_ok=True)
+            finally:
+                self._socket.close()
 
 
-def _listen_on_unix(path: str) -> socket.socket:
+def _listen(address: Address, access: Access) -> socket.socket:
+    if address.kind == "unix":
+        return _listen_on_unix(address.path, access)
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+
+
+def _listen_on_unix(path: str, access: Access) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     try:
         _remove_abandoned(path)
-        before = os.umask(0o177)
+        before = os.umask(0o777 & ~access.first_mode)
         try:
             sock.bind(path)
         finally:
             os.umask(before)
-        sock.listen(BACKLOG)
+        try:
+            access.give(path)
+            sock.listen(BACKLOG)  # nobody can connect before
+        except OSError:
+            Path(path).unlink()
+            raise
     except OSError:
         sock.close()
         raise
@@ -106,3 +142,23 @@ def _remove_abandoned(path: str) -> None:
             Path(path).unlink()
         except BlockingIOError:
             pass  # bind reports that the socket is in use
+
+
+def _address_of(sock: socket.socket, tls: TLSFiles | None) -> Address:
+    """Return the address of a socket that listens."""
+    kinds = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
+    listens = sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if sock.family not in kinds or not listens:
+        raise MultiFDError(
+            f"cannot listen on the socket that was passed ({sock.family.name}, {sock.type.name}): expected a unix or "
+            "TCP socket that listens (in systemd's socket unit: ListenStream=)"
+        )
+    name = sock.getsockname()
+    if sock.family != socket.AF_UNIX:
+        return Address("tcp" if tls is None else "tls", host=name[0], port=name[1])
+    if not isinstance(name, str) or not name:
+        raise MultiFDError(
+            f"cannot listen on the socket that was passed, {name!r}: abstract unix sockets have no owner and no mode, "
+            "and are not supported; give it a path"
+        )
+    return Address("unix", path=name)
