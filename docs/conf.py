@@ -43,6 +43,7 @@ numpydoc_xref_aliases = {name: name for name in DEFAULT_LINKS} | {
         "numcodecs_qpl": ("CorruptDataError", "QplError"),
         "numcodecs_qpl.devices": ("WorkQueue",),
         "numcodecs_qpl.multifd": ("MigrationParameters", "MultiFDError", "MultiFDPages", "RAMBlock"),
+        "numcodecs_qpl.multifd.access": ("Access",),
         "numcodecs_qpl.multifd.address": ("Address",),
         "numcodecs_qpl.multifd.listener": ("Listener",),
         "numcodecs_qpl.multifd.output": ("Output",),
@@ -50,6 +51,7 @@ numpydoc_xref_aliases = {name: name for name in DEFAULT_LINKS} | {
         "numcodecs_qpl.multifd.receiver": ("Counts",),
         "numcodecs_qpl.multifd.relay": ("RelayCounts",),
         "numcodecs_qpl.multifd.tlsfiles": ("TLSFiles",),
+        "numcodecs_qpl.multifd.totals": ("Durations", "Failure", "Migration", "RouteTotals"),
     }.items()
     for name in names
 }
