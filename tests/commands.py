@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from numcodecs_qpl.multifd.relay import NO_RETURN_PATH
+from numcodecs_qpl.multifd.routes import parse_listen
 
 PATIENCE = 30.0
 """Seconds after which something that should have happened has not."""
@@ -24,24 +26,33 @@ class Command:
     Parameters
     ----------
     arguments : str
-        The command line; what follows ``--listen`` is waited for.
+        The command line; the addresses after ``--listen`` are waited for.
     prefix : sequence of str
         What to run it with, as ``["ip", "netns", "exec", NAME]``.
     environment : mapping, optional
         Its environment variables, if not ours.
+    stderr : Path, optional
+        File for what it writes to stderr, which `finish` does not return then.
     """
 
     def __init__(
-        self, *arguments: str, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        stderr: Path | None = None,
     ) -> None:
-        self._process = subprocess.Popen(
-            [*prefix, "numcodecs-qpl", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        self._listen = arguments[arguments.index("--listen") + 1]
+        with stderr.open("w") if stderr else contextlib.nullcontext(subprocess.PIPE) as errors:
+            self._process = subprocess.Popen(
+                [*prefix, "numcodecs-qpl", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+            )
+        self._listen: list[str] = []
+        with contextlib.suppress(ValueError):  # it has none; the command reports a wrong address
+            self._listen = [str(address) for _, address in parse_listen(arguments[arguments.index("--listen") + 1])]
 
     @property
     def pid(self) -> int:
@@ -50,7 +61,7 @@ class Command:
 
     def __enter__(self) -> Self:
         try:
-            wait_until(lambda: self._process.poll() is not None or is_listening(self._listen, self.pid), "it to listen")
+            wait_until(lambda: self._process.poll() is not None or self._is_listening(), "it to listen")
         except BaseException:
             self._process.kill()
             raise
@@ -61,6 +72,9 @@ class Command:
     ) -> None:
         self._process.kill()
         self._process.communicate()
+
+    def _is_listening(self) -> bool:
+        return bool(self._listen) and all(is_listening(address, self.pid) for address in self._listen)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""

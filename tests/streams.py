@@ -108,6 +108,10 @@ class Replay:
             except OSError:
                 pass  # the other side had enough, which is for the test to judge
 
+    def join_main(self) -> None:
+        """Wait until the other side has closed the main connection."""
+        self._threads[0].join()
+
     def join(self) -> None:
         """Wait until the other side has closed all connections."""
         for thread in self._threads:

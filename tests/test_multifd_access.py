@@ -8,6 +8,7 @@ import os
 import pwd
 import socket
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,8 +57,10 @@ def test_an_unknown_user_or_group_is_an_error(text: str) -> None:
 
 
 @pytest.fixture
-def path(folder: Path) -> Path:
-    return folder / "s"
+def path() -> Iterator[Path]:
+    """A socket's path in a folder that other users can reach, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "s"
 
 
 @contextlib.contextmanager
@@ -102,8 +105,7 @@ def as_nobody(folder: Path) -> Iterator[None]:
     if not ROOT:
         yield
         return
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o777)
+    folder.chmod(0o777)
     os.seteuid(NOBODY)
     try:
         yield

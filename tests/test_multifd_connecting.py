@@ -56,7 +56,7 @@ def test_a_tls_handshake_that_goes_on_for_ever_has_a_deadline(files: TLSFiles, m
         thread.start()
         began = time.monotonic()
         with pytest.raises(MultiFDError, match=r"^cannot connect to tls:.*: timed out$"):
-            connect(Address("tls", host="127.0.0.1", port=server.getsockname()[1]), files)
+            connect(Address("tls", host="127.0.0.1", port=server.getsockname()[1]), files.context(server=False))
         assert 0.4 < time.monotonic() - began < 2
         thread.join()
 
@@ -84,3 +84,8 @@ def test_an_abort_does_not_concern_a_connection_that_was_made_before(tmp_path: P
             assert accepted.recv(10) == b"more"
         with pytest.raises(MultiFDError, match="connecting was aborted"):
             connect(listener.address, abort=abort)
+
+
+def test_a_tls_address_is_not_connected_to_without_tls() -> None:
+    with pytest.raises(ValueError, match=r"tls:127\.0\.0\.1:1: a TLS context is for addresses of the kind tls"):
+        connect(parse_address("tls::1"))

@@ -133,6 +133,8 @@ def test_causes_are_few_words_that_prometheus_takes_as_they_are() -> None:
         "unreachable",
         "connection",
         "no_answer",
+        "refused",
         "resources",
+        "stopped",
     }
     assert all(re.fullmatch("[a-z_]+", kind.cause) for kind in kinds)

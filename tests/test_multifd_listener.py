@@ -242,7 +242,7 @@ def test_a_tcp_socket_that_was_passed_is_of_tls_if_there_are_files(tmp_path: Pat
         listener = Listener(ours, files)
         assert listener.address.kind == "tls"
         with ThreadPoolExecutor() as threads:
-            connecting = threads.submit(connect, listener.address, files)
+            connecting = threads.submit(connect, listener.address, files.context(server=False))
             accepted = listener.greet(listener.accept(), "the source")
             connecting.result().close()
             accepted.close()

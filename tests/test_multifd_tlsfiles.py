@@ -15,7 +15,6 @@ from tls_files import issue
 
 from numcodecs_qpl.multifd import MultiFDError
 from numcodecs_qpl.multifd.address import parse_address
-from numcodecs_qpl.multifd.connecting import connect
 from numcodecs_qpl.multifd.listener import Listener
 from numcodecs_qpl.multifd.tlsfiles import TLSFiles, tls_context
 
@@ -29,7 +28,7 @@ def use(address: str, tls: TLSFiles | None, *, server: bool) -> None:
     if server:
         Listener(parse_address(address), tls).close()
     else:
-        connect(parse_address(address), tls)
+        tls_context(parse_address(address), tls, server=False)
 
 
 SIDES = pytest.mark.parametrize("server", [True, False], ids=["listening", "connecting"])

@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -30,7 +31,7 @@ from tls_files import issue
 from numcodecs_qpl.multifd import MultiFDError, wire
 from numcodecs_qpl.multifd.address import Address
 from numcodecs_qpl.multifd.listener import Listener
-from numcodecs_qpl.multifd.relay import NO_RETURN_PATH, Relay
+from numcodecs_qpl.multifd.relay import NO_RETURN_PATH, Relay, relay_one
 
 METHODS = ["none", "zlib", "zstd", "qpl"]
 TLS = {"--tls-cert": "a.pem", "--tls-key": "a.key", "--tls-ca": "ca.pem"}
@@ -481,8 +482,8 @@ def run_in_process(run: Callable[[], object]) -> tuple[threading.Thread, list[Ba
 def test_a_thread_that_cannot_be_started_ends_the_run_and_all_connections(
     folder: Path, sink: Sink, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:
-    middle = Relay(Listener(Address("unix", f"{folder}/in")), Address("unix", f"{folder}/end"), "none", "qpl")
-    runner, raised = run_in_process(middle.run)
+    middle = Relay(Address("unix", f"{folder}/end"), "none", "qpl")
+    runner, raised = run_in_process(partial(relay_one, middle, Listener(Address("unix", f"{folder}/in"))))
     source = Source(folder / "in")
     start, count = threading.Thread.start, itertools.count()
 
@@ -625,13 +626,12 @@ def test_silence_is_told_with_its_cause_once_and_then_ends_the_run(
     monkeypatch.setattr("numcodecs_qpl.multifd.relay.SILENT_SECONDS", 0.5)
     warnings: list[str] = []
     middle = Relay(
-        Listener(Address("unix", f"{folder}/in")),
         Address("unix", f"{folder}/end"),
         *("none", "qpl"),
         timeout=1.5,
         warned=warnings.append,
     )
-    runner, raised = run_in_process(middle.run)
+    runner, raised = run_in_process(partial(relay_one, middle, Listener(Address("unix", f"{folder}/in"))))
     runner.start()
     source = Source(folder / "in")
     for number in those:

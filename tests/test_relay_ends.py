@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -25,7 +26,7 @@ from numcodecs_qpl.multifd.address import Address
 from numcodecs_qpl.multifd.connection import UNIX_BUFFER
 from numcodecs_qpl.multifd.errors import MultiFDError, OutcomeUnknownError
 from numcodecs_qpl.multifd.listener import Listener
-from numcodecs_qpl.multifd.relay import LOOK_FOR_THE_GUEST, NO_RETURN_PATH, Relay
+from numcodecs_qpl.multifd.relay import LOOK_FOR_THE_GUEST, NO_RETURN_PATH, Relay, relay_one
 from numcodecs_qpl.multifd.returnpath import PONG, SHUT, message
 
 IDLE = recording("qemu-11.0.92-none")
@@ -214,10 +215,8 @@ def test_a_late_refusal_is_a_failure_for_the_relay_before_it_too(folder: Path, e
 
 
 def test_a_destination_that_does_not_answer_after_everything_is_not_called_a_failure(folder: Path, ends: Ends) -> None:
-    middle = Relay(
-        Listener(Address("unix", f"{folder}/in")), Address("unix", f"{folder}/end"), "none", "qpl", timeout=0.5
-    )
-    runner, raised = run_in_process(middle.run)
+    middle = Relay(Address("unix", f"{folder}/end"), "none", "qpl", timeout=0.5)
+    runner, raised = run_in_process(partial(relay_one, middle, Listener(Address("unix", f"{folder}/in"))))
     runner.start()
     source = ends.connect()
     source.sendall(main_channel(return_path=True))
@@ -247,7 +246,7 @@ def end_main(source: list[socket.socket], middle: Relay) -> None:
 
 
 def break_main(source: list[socket.socket], middle: Relay) -> None:
-    middle._fail(MultiFDError("as if this relay had failed by itself"))
+    middle.fail(MultiFDError("as if this relay had failed by itself"))
 
 
 @pytest.mark.parametrize("act", [end_main, break_main])
@@ -256,8 +255,8 @@ def test_what_the_source_has_sent_on_the_channels_is_delivered_when_the_migratio
 ) -> None:
     """The destination does not read before the relay has failed, and the sockets have no room for all of it."""
     assert all(len(content) > 3 * UNIX_BUFFER for content in DIRTY.channels)
-    middle = Relay(Listener(Address("unix", f"{folder}/in")), Address("unix", f"{folder}/end"), "none", "none")
-    runner, raised = run_in_process(middle.run)
+    middle = Relay(Address("unix", f"{folder}/end"), "none", "none")
+    runner, raised = run_in_process(partial(relay_one, middle, Listener(Address("unix", f"{folder}/in"))))
     runner.start()
     source = [ends.connect() for _ in DIRTY.connections]
     source[0].sendall(DIRTY.main[:500])
@@ -301,8 +300,8 @@ def test_channels_that_the_source_does_not_read_are_ended_within_one_second_all_
     folder: Path, ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("numcodecs_qpl.multifd.relay.DELIVERY_SECONDS", 0.1)
-    middle = Relay(Listener(Address("unix", f"{folder}/in")), Address("unix", f"{folder}/end"), "none", "none")
-    runner, raised = run_in_process(middle.run)
+    middle = Relay(Address("unix", f"{folder}/end"), "none", "none")
+    runner, raised = run_in_process(partial(relay_one, middle, Listener(Address("unix", f"{folder}/in"))))
     runner.start()
     source, destination = open_with_channels(ends, 4)
     for sock in destination[1:]:
@@ -337,8 +336,8 @@ def test_a_source_that_goes_on_sending_is_ended_after_the_time_for_delivery(
     folder: Path, ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("numcodecs_qpl.multifd.relay.DELIVERY_SECONDS", 0.5)
-    middle = Relay(Listener(Address("unix", f"{folder}/in")), Address("unix", f"{folder}/end"), "none", "none")
-    runner, raised = run_in_process(middle.run)
+    middle = Relay(Address("unix", f"{folder}/end"), "none", "none")
+    runner, raised = run_in_process(partial(relay_one, middle, Listener(Address("unix", f"{folder}/in"))))
     runner.start()
     source = [ends.connect() for _ in range(2)]
     source[0].sendall(IDLE.main[:500])

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from numcodecs_qpl._core import HUFFMAN, QplError, check_settings
 from numcodecs_qpl.cli.common import missing
@@ -22,6 +22,7 @@ from numcodecs_qpl.multifd.wire import PACKET_SIZE, pages_in_packet
 MAX_CHANNELS = 255
 MAX_LINK_SECONDS = 32767  # Linux's limit of TCP_KEEPIDLE
 INSTALL = 'pip install "numcodecs-qpl[migration]"'
+T = TypeVar("T")
 METHODS = [method.value for method in MultiFDCompression]
 
 
@@ -44,7 +45,9 @@ class Terminated(BaseException):
 
 def add_connect(command: argparse.ArgumentParser) -> None:
     """Describe ``--connect``."""
-    command.add_argument("--connect", type=address, required=True, metavar="ADDRESS", help="where the migration goes")
+    command.add_argument(
+        "--connect", type=checked(parse_address), required=True, metavar="ADDRESS", help="where the migration goes"
+    )
 
 
 def add_huffman(command: argparse.ArgumentParser) -> None:
@@ -71,11 +74,18 @@ def add_tls(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 def tls_files(
-    arguments: argparse.Namespace, command: argparse.ArgumentParser, *addresses: Address, verify_peer: bool = True
+    arguments: argparse.Namespace,
+    command: argparse.ArgumentParser,
+    *addresses: Address,
+    also: bool = False,
+    verify_peer: bool = True,
 ) -> TLSFiles | None:
-    """The files of the TLS options, if an address is of the kind "tls"; options without effect are misuse."""
+    """Return the files of the TLS options if an address is of the kind "tls", or `also` something else needs them.
+
+    Options without effect are misuse.
+    """
     files = (arguments.tls_cert, arguments.tls_key, arguments.tls_ca)
-    wanted = [str(address) for address in addresses if address.kind == "tls"]
+    wanted = [str(address) for address in addresses if address.kind == "tls"] + ["--listen systemd-tls"] * also
     if wanted and not all(files):
         command.error(f"{wanted[0]} needs --tls-cert, --tls-key and --tls-ca")
     if any(files) and not wanted:
@@ -88,7 +98,7 @@ def add_timeouts(command: argparse.ArgumentParser, passed: str) -> None:
     """Describe ``--timeout`` and ``--link-timeout``."""
     command.add_argument(
         "--timeout",
-        type=seconds,
+        type=positive("seconds"),
         default=600.0,
         metavar="S",
         help=f"give up when nothing has passed for S seconds{passed} (default: 600)",
@@ -107,7 +117,7 @@ def add_listen(command: argparse.ArgumentParser) -> None:
     """Describe ``--listen``."""
     command.add_argument(
         "--listen",
-        type=address,
+        type=checked(parse_address),
         required=True,
         metavar="ADDRESS",
         help="where the migration comes: unix:PATH or tcp:HOST:PORT; tcp::PORT is loopback only",
@@ -121,12 +131,16 @@ def add_page_size(command: argparse.ArgumentParser) -> None:
     )
 
 
-def address(text: str) -> Address:
-    """For argparse: an address."""
-    try:
-        return parse_address(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """For argparse: `parse`, whose ValueError is the message."""
+
+    def parse_argument(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse_argument
 
 
 def whole_number(unit: str, most: int) -> Callable[[str], int]:
@@ -140,12 +154,16 @@ def whole_number(unit: str, most: int) -> Callable[[str], int]:
     return parse
 
 
-def seconds(text: str) -> float:
-    """For argparse: a number of seconds above 0."""
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < float("inf"):
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+def positive(unit: str) -> Callable[[str], float]:
+    """For argparse: a number of `unit` above 0."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if 0 < float(text) < float("inf"):
+                return float(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} above 0")
+
+    return parse
 
 
 def page_size(text: str) -> int:

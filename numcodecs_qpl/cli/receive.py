@@ -17,9 +17,9 @@ from numcodecs_qpl.cli.migration import (
     add_listen,
     add_page_size,
     check_path,
+    positive,
     progress,
     say_refused,
-    seconds,
     whole_number,
 )
 from numcodecs_qpl.multifd import MultiFDError
@@ -64,7 +64,7 @@ def add_receive(commands: Commands) -> None:
     )
     command.add_argument(
         "--timeout",
-        type=seconds,
+        type=positive("seconds"),
         default=60.0,
         metavar="S",
         help="give up when nothing has come for S seconds; counts from the first connection (default: 60)",

@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from numcodecs_qpl.cli.common import OK, examples, failed, missing
+from numcodecs_qpl.cli.common import examples, failed, missing
 from numcodecs_qpl.cli.migration import (
     INSTALL,
     METHODS,
-    Signals,
     Terminated,
-    add_connect,
     add_huffman,
-    add_listen,
     add_page_size,
     add_timeouts,
     add_tls,
     check_path,
-    progress,
-    say_refused,
-    tls_files,
-    warn,
+    checked,
+    positive,
+    whole_number,
 )
-from numcodecs_qpl.files import write_whole
-from numcodecs_qpl.multifd import MigrationParameters, MultiFDCompression, MultiFDError
-from numcodecs_qpl.multifd.address import is_same_socket
-from numcodecs_qpl.multifd.errors import OutcomeUnknownError
-from numcodecs_qpl.multifd.listener import Listener
-from numcodecs_qpl.multifd.relay import Relay
-from numcodecs_qpl.multifd.tlsfiles import tls_context
+from numcodecs_qpl.cli.relayone import run_one
+from numcodecs_qpl.cli.relayplan import SYSTEMD_TLS, Plan
+from numcodecs_qpl.cli.relayservice import run_service
+from numcodecs_qpl.multifd import MultiFDCompression, MultiFDError
+from numcodecs_qpl.multifd.access import find_group, find_user, parse_mode
+from numcodecs_qpl.multifd.address import parse_address
 
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
+
+MAX_MIGRATIONS = 16
+"""Migrations at one time, unless told otherwise."""
 
 
 def add_relay(commands: Commands) -> None:
@@ -54,8 +50,14 @@ def add_relay(commands: Commands) -> None:
         "Instead of tcp:HOST:PORT, use tls:HOST:PORT with --tls-cert, --tls-key and --tls-ca.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_listen(command)
-    add_connect(command)
+    command.add_argument(
+        "--listen",
+        required=True,
+        metavar="ADDRESS",
+        help="where migrations come: unix:PATH, tcp:HOST:PORT or tls:HOST:PORT; tcp::PORT is loopback only; systemd or "
+        "systemd-tls: the sockets that systemd passes",
+    )
+    command.add_argument("--connect", required=True, metavar="ADDRESS", help="where they go")
     command.add_argument(
         "--from", dest="decode", choices=METHODS, required=True, help="method of the packets that come"
     )
@@ -67,38 +69,66 @@ def add_relay(commands: Commands) -> None:
         action=argparse.BooleanOptionalAction,
         help="a listener asks for the certificate of the relay that connects (the default)",
     )
+    _add_access(command)
+    service = command.add_argument_group("a relay that stays")
+    service.add_argument(
+        "--serve",
+        action="store_true",
+        help="relay many migrations, until SIGTERM; --listen may then stand for many addresses, and --connect for as "
+        "many or for one that depends on the guest: {1-8}, {web,db}, and in --connect {name} and {uuid}",
+    )
+    service.add_argument(
+        "--max-migrations",
+        type=whole_number("migrations", 1000),
+        metavar="N",
+        help=f"refuse more than N at one time (default: {MAX_MIGRATIONS})",
+    )
+    service.add_argument(
+        "--metrics",
+        type=checked(parse_address),
+        metavar="ADDRESS",
+        help="serve over HTTP what was done: /metrics for Prometheus, and /status as JSON; unix:PATH or tcp:HOST:PORT",
+    )
+    command.add_argument(
+        "--send-proxy",
+        action="store_true",
+        help="begin each connection with a PROXY header (version 2), which names the migration; for a next hop that is "
+        "a relay with --serve and takes several migrations at one address",
+    )
+    command.add_argument(
+        "--max-bandwidth",
+        type=positive("Mbit/s"),
+        metavar="MBITS",
+        help="send no more than MBITS Mbit/s, all migrations together",
+    )
     add_timeouts(command, "; counts from the first connection")
     command.add_argument("--stats", type=Path, metavar="FILE", help="write the line of JSON to FILE too")
     add_page_size(command)
     command.set_defaults(run=lambda arguments: _relay(arguments, command))
 
 
+def _add_access(command: argparse.ArgumentParser) -> None:
+    access = command.add_argument_group("who may connect", "to a unix socket that --listen makes")
+    for name, parse, what in (
+        ("mode", parse_mode, "permission bits, octal (default: 0600)"),
+        ("owner", find_user, "name or number of a user"),
+        ("group", find_group, "name or number of a group"),
+    ):
+        access.add_argument(
+            f"--socket-{name}", type=checked(parse), metavar=name.upper(), help=f"{what}; whoever may write may connect"
+        )
+
+
 def _relay(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> int:
     if "zstd" in (arguments.decode, arguments.encode) and missing("zstandard"):
         return failed(f"zstd needs zstandard: {INSTALL}")
-    verify_peer = arguments.verify_peer is not False
-    tls = tls_files(arguments, command, arguments.listen, arguments.connect, verify_peer=verify_peer)
     _check_effect(arguments, command)
     try:
         check_path(command)
-        with Signals() as signals, contextlib.ExitStack() as stack:
-            tls_context(arguments.connect, tls, server=False)  # reports now what would fail later
-            listener = Listener(arguments.listen, tls)
-            stack.callback(listener.close)
-            relay = Relay(
-                listener,
-                arguments.connect,
-                arguments.decode,
-                arguments.encode,
-                parameters=MigrationParameters(huffman=arguments.huffman or "fixed"),
-                tls=tls,
-                page_size=arguments.page_size,
-                timeout=arguments.timeout,
-                link_timeout=arguments.link_timeout,
-                refused=say_refused,
-                warned=warn,
-            )
-            return _run_relay(relay, arguments.stats, signals)
+        plan = Plan(arguments, command)
+        if arguments.serve:
+            return run_service(plan, arguments.max_migrations or MAX_MIGRATIONS, arguments.metrics)
+        return run_one(plan, arguments.stats)
     except MultiFDError as error:
         return failed(str(error))
     except Terminated as error:
@@ -106,51 +136,15 @@ def _relay(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> i
 
 
 def _check_effect(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> None:
-    """Refuse options that would have no effect, and a relay that would connect to itself."""
+    """Refuse options that would have no effect."""
     if arguments.huffman and arguments.encode != MultiFDCompression.QPL.value:
         command.error(f"--huffman is for --to qpl; it has no effect on {arguments.encode}")
-    if arguments.verify_peer is not None and arguments.listen.kind != "tls":
+    access = [arguments.socket_mode, arguments.socket_owner, arguments.socket_group]
+    if access != [None] * 3 and not arguments.listen.startswith("unix:"):
+        command.error("--socket-mode, --socket-owner and --socket-group are for --listen unix:PATH")
+    if arguments.verify_peer is not None and not arguments.listen.startswith(("tls:", SYSTEMD_TLS)):
         command.error("--verify-peer and --no-verify-peer are for --listen tls:HOST:PORT; other listeners do not ask")
-    if is_same_socket(arguments.listen, arguments.connect):
-        command.error(f"--listen {arguments.listen} and --connect {arguments.connect} are the same socket")
-
-
-def _run_relay(relay: Relay, stats: Path | None, signals: Signals) -> int:
-    ended, error_text, status = "failed", None, OK
-    try:
-        with progress(lambda: _relaying(relay)):
-            relay.run(signals.check)
-        ended = "complete"
-    except MultiFDError as error:
-        if isinstance(error, OutcomeUnknownError):
-            ended = "unknown"
-        error_text = str(error)
-        status = failed(error_text)
-    except Terminated as error:
-        ended, status = "terminated", error.status
-    except KeyboardInterrupt:
-        ended = "interrupted"
-        raise
-    finally:
-        line = json.dumps({"ended": ended, "error": error_text, **relay.statistics()})
-        if stats is not None:
-            status = _write(stats, line + "\n") or status
-        print(line, flush=True)
-    return status
-
-
-def _relaying(relay: Relay) -> str:
-    seen = relay.statistics()
-    pages = seen["pages"]
-    return (
-        f"{pages['normal']} pages, {pages['zero']} zero pages; {seen['bytes_in'] / 1e6:.1f} MB came, "
-        f"{seen['bytes_out'] / 1e6:.1f} MB went, in {seen['seconds']:.1f} s"
-    )
-
-
-def _write(path: Path, text: str) -> int:
-    try:
-        write_whole(path, lambda beside: beside.write_text(text))
-    except OSError as error:
-        return failed(f"{path} cannot be written: {error.strerror}")
-    return OK
+    if arguments.serve and arguments.stats:
+        command.error("--stats is for a relay of one migration; with --serve, use --metrics")
+    if (arguments.max_migrations or arguments.metrics) and not arguments.serve:
+        command.error("--max-migrations and --metrics are for --serve; without it a relay takes one migration")

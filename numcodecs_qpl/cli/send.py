@@ -85,7 +85,7 @@ def _send(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> in
     try:
         check_path(command)
         with Signals() as signals, contextlib.ExitStack() as stack:
-            tls_context(arguments.connect, tls, server=False)  # reports now what would fail later
+            context = tls_context(arguments.connect, tls, server=False)
             folder = stack.enter_context(ReceivedFolder(arguments.folder))
             print(_needs(folder, arguments), flush=True)
             sender = Sender(
@@ -94,7 +94,7 @@ def _send(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> in
                 channels=arguments.channels,
                 method=arguments.method,
                 parameters=MigrationParameters(huffman=arguments.huffman or "fixed"),
-                tls=tls,
+                tls=context,
                 timeout=arguments.timeout,
                 link_timeout=arguments.link_timeout,
             )

@@ -16,7 +16,6 @@ from numcodecs_qpl.multifd.address import Address
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import PeerClosedError, UnreachableError
 from numcodecs_qpl.multifd.tls import greet
-from numcodecs_qpl.multifd.tlsfiles import TLSFiles, tls_context
 
 HANDSHAKE_SECONDS = 30.0
 """How long connecting, TLS's handshake, and a new connection's first words may take."""
@@ -56,15 +55,15 @@ class Abort:
             self._socket = None
 
 
-def connect(address: Address, tls: TLSFiles | None = None, abort: Abort | None = None) -> Connection:
+def connect(address: Address, context: ssl.SSLContext | None = None, abort: Abort | None = None) -> Connection:
     """Connect to `address`.
 
     Parameters
     ----------
     address : Address
         The far end.
-    tls : TLSFiles, optional
-        Needed for a "tls" address.
+    context : ssl.SSLContext, optional
+        For a "tls" address, and only for that, as `tls_context` makes it.
     abort : Abort, optional
         ``abort()`` in another thread ends this within a tenth of a second, name resolution excepted.
 
@@ -75,7 +74,8 @@ def connect(address: Address, tls: TLSFiles | None = None, abort: Abort | None =
     MultiFDError
         If `tls` is missing where it is needed, or its files cannot be used.
     """
-    context = tls_context(address, tls, server=False)
+    if (address.kind == "tls") != (context is not None):
+        raise ValueError(f"{address}: a TLS context is for addresses of the kind tls, which need one")
     abort = abort or Abort()
     deadline = time.monotonic() + HANDSHAKE_SECONDS
     try:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import select
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from numcodecs_qpl.multifd.errors import NoAnswerError, PeerClosedError
 
@@ -36,6 +37,8 @@ class Connection:
         The same.
     advice : str
         End of the messages about a connection that broke: the way out.
+    pace : callable
+        ``pace(size)`` is called before `size` bytes are sent, and waits as long as they have to.
     received, sent : int
         Bytes so far.
     """
@@ -43,6 +46,7 @@ class Connection:
     def __init__(self, sock: socket.socket, name: str) -> None:
         self.name = name
         self.advice = ""
+        self.pace: Callable[[int], object] = lambda size: None
         self._socket = sock
         self.received = 0
         self.sent = 0
@@ -68,6 +72,14 @@ class Connection:
             (socket.TCP_USER_TIMEOUT, seconds * 1000),
         ):
             self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    def has_hung_up(self) -> bool:
+        """Return True if the other side has ended its direction, read or unread, or this side has closed."""
+        if self._socket.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def read_some(self, view: memoryview) -> int:
         """Read what is there, at least one byte, into `view`; return 0 where the stream has ended.
@@ -139,6 +151,7 @@ class Connection:
     def _transmit(self, buffers: Sequence[bytes | bytearray | memoryview]) -> int:
         left = [memoryview(buffer).cast("B") for buffer in buffers]
         total = sum(map(len, left))
+        self.pace(total)
         try:
             while left:
                 size = self._socket.sendmsg(left[:IOV_MAX])

@@ -77,10 +77,22 @@ class PeerClosedError(MultiFDError):
     cause = "connection"
 
 
+class RefusedError(PeerClosedError):
+    """The destination ended the migration in order: it has not accepted the guest."""
+
+    cause = "refused"
+
+
 class NoAnswerError(PeerClosedError):
     """Nothing came for too long, or the link is dead: the other side may not know of it."""
 
     cause = "no_answer"
+
+
+class StoppedError(MultiFDError):
+    """A signal has ended this process while a migration ran."""
+
+    cause = "stopped"
 
 
 class OutcomeUnknownError(MultiFDError):

@@ -1,13 +1,15 @@
-"""Accepts the connections of one migration, and refuses all others.
+"""Accepts the connections of migrations, and refuses all others.
 
 QEMU opens one main connection and the multifd channels, all to one address. The first four bytes tell which is which:
-the main channel's magic (``QEMU_VM_FILE_MAGIC`` in QEMU's ``migration/qemu-file-types.h``), or multifd's.
+the main channel's magic (``QEMU_VM_FILE_MAGIC`` in QEMU's ``migration/qemu-file-types.h``), or multifd's. A relay may
+send a PROXY header before them, which names the migration.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import socket
 import struct
 import threading
@@ -15,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from numcodecs_qpl.multifd import wire
+from numcodecs_qpl.multifd import proxy, wire
 from numcodecs_qpl.multifd.connecting import HANDSHAKE_SECONDS
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError
@@ -24,6 +26,8 @@ from numcodecs_qpl.multifd.threads import NoThreadError, start
 
 MAIN_MAGIC = b"QEVM"
 MULTIFD_MAGIC = wire.MAGIC.to_bytes(4, "big")
+PROXY_MAGIC = proxy.SIGNATURE[:4]
+MAGIC_SIZE = 4  # bytes
 TLS_HANDSHAKE = 0x16
 """The first byte of a client that speaks TLS (RFC 8446, section 5.1)."""
 MAX_STRANGERS = 256
@@ -35,22 +39,69 @@ RETRY_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The place that a connection comes from. Two migrations at once need different ones.
+
+    Attributes
+    ----------
+    peer : str
+        The process at the other end of a unix socket, or the host.
+    unique_id : bytes
+        The migration's id in the PROXY header; empty without a header.
+    """
+
+    peer: str
+    unique_id: bytes = b""
+
+    def __str__(self) -> str:
+        """Return a text for messages."""
+        return f"{self.peer} (PROXY unique id {self.unique_id.hex()})" if self.unique_id else self.peer
+
+
+@dataclass(frozen=True)
 class Arrival:
     """A connection that has identified itself by its first bytes.
 
     Attributes
     ----------
+    origin : Origin
+        Where it comes from.
     connection : Connection
         The bytes after `head` are still unread.
     head : bytes
         Its first bytes: the main channel's magic, or the 64 bytes that open a multifd channel.
     initial : InitialPacket or None
         The 64 bytes, unpacked; None for the main channel.
+    number : int
+        Order in which the intake has accepted its connections. They may identify themselves in another order.
     """
 
+    origin: Origin
     connection: Connection
     head: bytes
     initial: wire.InitialPacket | None
+    number: int
+
+
+class OneSource:
+    """Takes the connections of one source, the one that the first connection comes from.
+
+    Parameters
+    ----------
+    take : callable
+        ``take(arrival)`` is called for each connection from that source.
+    """
+
+    def __init__(self, take: Callable[[Arrival], None]) -> None:
+        self._take = take
+        self._origin: Origin | None = None
+
+    def __call__(self, arrival: Arrival) -> None:
+        """Take a connection; raise MultiFDError if it comes from another source, or as `take` does."""
+        if self._origin not in (None, arrival.origin):
+            raise MultiFDError(f"it comes from {arrival.origin}, the migration from {self._origin}")
+        self._take(arrival)
+        self._origin = arrival.origin
 
 
 @dataclass(eq=False)
@@ -63,6 +114,8 @@ class _Stranger:
         Accepted.
     deadline : float
         When its first bytes must have come, TLS's handshake included.
+    number : int
+        Order in which it was accepted.
     heard : bool
         True once they have come, while the connection waits for its turn.
     reason : str
@@ -71,6 +124,7 @@ class _Stranger:
 
     sock: socket.socket
     deadline: float
+    number: int
     heard: bool = False
     reason: str = ""
 
@@ -84,10 +138,9 @@ class _Stranger:
 class Intake:
     """Accepts connections in a thread of its own until it is closed.
 
-    The first connection that speaks the protocol comes from the migration's source. Connections of another process
-    (over a unix socket) or of another host are turned away. So are connections that break the protocol, that come a
-    second time, or that have not identified themselves after `HANDSHAKE_SECONDS`. Beyond `MAX_STRANGERS` a new
-    connection takes the place of the oldest one, as a source identifies itself at once.
+    Connections are turned away that break the protocol, or that have not identified themselves after
+    `HANDSHAKE_SECONDS`. Beyond `MAX_STRANGERS` a new connection takes the place of the oldest one, as a source
+    identifies itself at once.
 
     Parameters
     ----------
@@ -98,7 +151,7 @@ class Intake:
     refused : callable
         ``refused(reason)`` is told of each that was turned away.
     failed : callable
-        ``failed(error)`` is told that no thread could be started for a connection, which ends the migration.
+        ``failed(error)`` is told that no thread could be started for a connection, which is closed then.
     """
 
     def __init__(
@@ -114,7 +167,6 @@ class Intake:
         self._taking = threading.Lock()
         self._failed = failed
         self._lock = threading.Lock()
-        self._peer: object = None
         self._strangers: list[_Stranger] = []
         """The oldest one first."""
         self._closing = threading.Event()
@@ -139,6 +191,7 @@ class Intake:
             thread.join()
 
     def _run(self) -> None:
+        numbers = itertools.count()
         while True:
             try:
                 sock = self._listener.accept(self._turn_away_late())
@@ -151,7 +204,7 @@ class Intake:
                     # The connection stays in the queue, and accept would fail again at once.
                     self._closing.wait(RETRY_SECONDS)
                 continue  # else that one has gone before it was accepted
-            stranger = _Stranger(sock, time.monotonic() + HANDSHAKE_SECONDS)
+            stranger = _Stranger(sock, time.monotonic() + HANDSHAKE_SECONDS, next(numbers))
             if not self._find_place(stranger):
                 self._turn_away(sock, f"{MAX_STRANGERS} connections wait to be taken")
                 continue
@@ -192,7 +245,7 @@ class Intake:
         try:
             peer = _peer(stranger.sock)
             connection = self._listener.greet(stranger.sock, "the source")
-            head = _hear(connection)
+            unique_id, head = _hear(connection)
             initial = None if head == MAIN_MAGIC else wire.unpack_initial(head)
             with self._lock:
                 if stranger.reason:
@@ -201,10 +254,7 @@ class Intake:
             with self._taking:
                 if self._closing.is_set():
                     raise MultiFDError("it came too late")
-                if self._peer not in (None, peer):
-                    raise MultiFDError(f"it comes from {peer}, the migration from {self._peer}")
-                self._take(Arrival(connection, head, initial))
-                self._peer = peer
+                self._take(Arrival(Origin(peer, unique_id), connection, head, initial, stranger.number))
         except NoThreadError as error:
             stranger.sock.close()
             self._failed(error)
@@ -228,27 +278,58 @@ def _peer(sock: socket.socket) -> str:
     return str(sock.getpeername()[0])
 
 
-def _hear(connection: Connection) -> bytes:
-    head = memoryview(bytearray(wire.INITIAL_SIZE))
-    heard = 0
-    for size in (len(MAIN_MAGIC), wire.INITIAL_SIZE):
-        while heard < size:
-            more = connection.read_some(head[heard:size])
-            if not more:
-                raise MultiFDError(f"it closed after {heard} bytes, before it identified itself")
-            heard += more
-            _check_magic(bytes(head[: min(heard, len(MAIN_MAGIC))]))
-        if head[:heard] == MAIN_MAGIC:
-            break
-    return bytes(head[:heard])
+def _hear(connection: Connection) -> tuple[bytes, bytes]:
+    """Read the first bytes: the unique id of a PROXY header (empty without one), and what identifies the connection."""
+    beginning = _Beginning(connection)
+    unique_id = b""
+    if beginning.magic(MAIN_MAGIC, MULTIFD_MAGIC, PROXY_MAGIC) == PROXY_MAGIC:
+        unique_id = proxy.read_unique_id(beginning.read)
+    magic = beginning.magic(MAIN_MAGIC, MULTIFD_MAGIC)
+    return unique_id, beginning.read(len(magic) if magic == MAIN_MAGIC else wire.INITIAL_SIZE)
 
 
-def _check_magic(begun: bytes) -> None:
-    if MAIN_MAGIC.startswith(begun) or MULTIFD_MAGIC.startswith(begun):
-        return
+class _Beginning:
+    """Reads the first bytes of a connection, and not one more than asked for."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._heard = 0
+        self._ahead = b""
+
+    def magic(self, *expected: bytes) -> bytes:
+        """Return the next four bytes, which `read` returns again.
+
+        Raises
+        ------
+        MultiFDError
+            At the first byte that no magic number of `expected` has there.
+        """
+        while len(self._ahead) < MAGIC_SIZE:
+            self._ahead += self._some(MAGIC_SIZE - len(self._ahead))
+            if not any(magic.startswith(self._ahead) for magic in expected):
+                raise _wrong_magic(self._ahead)
+        return self._ahead
+
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes."""
+        data, self._ahead = self._ahead, b""
+        while len(data) < size:
+            data += self._some(size - len(data))
+        return data
+
+    def _some(self, size: int) -> bytes:
+        data = memoryview(bytearray(size))
+        read = self._connection.read_some(data)
+        if not read:
+            raise MultiFDError(f"it closed after {self._heard} bytes, before it identified itself")
+        self._heard += read
+        return bytes(data[:read])
+
+
+def _wrong_magic(begun: bytes) -> MultiFDError:
     tls = begun[0] == TLS_HANDSHAKE
     hint = ". It is TLS: listen at tls:HOST:PORT, or turn off tls-creds in the source" if tls else ""
-    raise MultiFDError(
+    return MultiFDError(
         f"0x{begun.hex()}; the main channel begins with 0x{MAIN_MAGIC.hex()}, a multifd channel with "
         f"0x{MULTIFD_MAGIC.hex()}{hint}",
         field="magic",

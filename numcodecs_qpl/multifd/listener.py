@@ -53,6 +53,7 @@ class Listener:
     ) -> None:
         self._made_here = isinstance(where, Address)
         self.address = where if isinstance(where, Address) else _address_of(where, tls)
+        self._tls = tls
         self._context = tls_context(self.address, tls, server=True)
         try:
             # Wakes a thread that waits in `accept`: shutdown would end the socket for systemd too. A thread may be
@@ -91,6 +92,16 @@ class Listener:
             If the handshake fails.
         """
         return greet(sock, name, self._context)  # the intake has the deadline
+
+    def reload_tls(self) -> None:
+        """Read the TLS files again, for connections that come from now on.
+
+        Raises
+        ------
+        MultiFDError
+            If they cannot be used; those that were read before stay in use.
+        """
+        self._context = tls_context(self.address, self._tls, server=True)
 
     def close(self) -> None:
         """Stop listening, and remove the file of a unix socket that was made here."""

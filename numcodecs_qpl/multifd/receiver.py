@@ -17,13 +17,14 @@ from numcodecs_qpl.multifd import wire
 from numcodecs_qpl.multifd.channel import PacketMemory, RecvChannel
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
-from numcodecs_qpl.multifd.intake import Arrival, Intake
+from numcodecs_qpl.multifd.intake import Arrival, Intake, OneSource
 from numcodecs_qpl.multifd.listener import Listener
 from numcodecs_qpl.multifd.mainchannel import Framing, MainChannel, RAMSink
 from numcodecs_qpl.multifd.output import Output
 from numcodecs_qpl.multifd.ram import RAMFile
 from numcodecs_qpl.multifd.rounds import Rounds
 from numcodecs_qpl.multifd.savevm import Configuration, SavevmReader
+from numcodecs_qpl.multifd.silence import Silence
 from numcodecs_qpl.multifd.threads import start
 
 MAIN = "main"
@@ -106,7 +107,7 @@ class Receiver(RAMSink):
         self._uuid = uuid
         self._uuid_source = "--uuid says"
         self._timeout = timeout
-        self._intake = Intake(listener, self._take, refused, self._fail)
+        self._intake = Intake(listener, OneSource(self._take), refused, self._fail)
         self._rounds = Rounds({MAIN, *range(channels)}, self._check_round)
         self._connections: dict[int | str, Connection] = {}
         self._threads: list[threading.Thread] = []
@@ -153,7 +154,7 @@ class Receiver(RAMSink):
         return sum(connection.received for connection in list(self._connections.values()))
 
     def _wait(self) -> None:
-        quiet_since, seen = time.monotonic(), 0
+        silence = Silence()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._error or not self._running, TICK)
@@ -161,9 +162,7 @@ class Receiver(RAMSink):
                     raise self._error
                 if not self._running:
                     return
-            if self.bytes_received() > seen or not self._connections:
-                quiet_since, seen = time.monotonic(), self.bytes_received()
-            elif time.monotonic() - quiet_since > self._timeout:
+            if silence.measure(self.bytes_received(), begun=bool(self._connections)) > self._timeout:
                 if self._kept:
                     return
                 raise MultiFDError(f"nothing came for {self._timeout:g} s; {self._missing()}")

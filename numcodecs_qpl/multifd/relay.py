@@ -14,19 +14,22 @@ from __future__ import annotations
 
 import contextlib
 import io
+import secrets
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from numcodecs_qpl import _core
-from numcodecs_qpl.multifd import wire
+from numcodecs_qpl.multifd import proxy, wire
 from numcodecs_qpl.multifd.address import Address
 from numcodecs_qpl.multifd.connecting import Abort, connect
-from numcodecs_qpl.multifd.errors import MultiFDError, NoAnswerError, OutcomeUnknownError, PeerClosedError
-from numcodecs_qpl.multifd.intake import Arrival, Intake
+from numcodecs_qpl.multifd.errors import MultiFDError, NoAnswerError, OutcomeUnknownError, PeerClosedError, RefusedError
+from numcodecs_qpl.multifd.intake import Arrival, Intake, OneSource
 from numcodecs_qpl.multifd.listener import Listener
 from numcodecs_qpl.multifd.methods import MigrationParameters, get_ops
 from numcodecs_qpl.multifd.opening import read_opening
@@ -34,8 +37,9 @@ from numcodecs_qpl.multifd.pair import Pair, fail
 from numcodecs_qpl.multifd.recode import Recoding
 from numcodecs_qpl.multifd.returnpath import Confirmation
 from numcodecs_qpl.multifd.savevm import SavevmReader
+from numcodecs_qpl.multifd.silence import Silence
 from numcodecs_qpl.multifd.threads import start
-from numcodecs_qpl.multifd.tlsfiles import TLSFiles
+from numcodecs_qpl.multifd.throttle import Throttle
 from numcodecs_qpl.multifd.vmdescription import DescriptionFinder
 
 MAIN = "main"
@@ -81,16 +85,18 @@ class Relay:
 
     Parameters
     ----------
-    listener : Listener
-        End point that the migration comes to; `run` closes it.
-    onward : Address
-        End point of the next hop.
+    onward : Address or callable
+        End point of the next hop. If it depends on the guest, ``onward(uuid)`` returns it, or raises MultiFDError.
     decode, encode : str
         Methods of the packets that come, and of those that go.
     parameters : MigrationParameters, optional
         Settings of `encode`.
-    tls : TLSFiles, optional
+    tls : ssl.SSLContext, optional
         For an `onward` of kind "tls".
+    send_proxy : bool
+        True if each connection onward begins with a PROXY header, which names this migration.
+    throttle : Throttle, optional
+        Limit of the bytes that go onward.
     page_size : int
         Bytes in a page of the guest.
     timeout : float
@@ -98,8 +104,6 @@ class Relay:
         connection on.
     link_timeout : int
         Seconds after which a TCP connection breaks if its far host acknowledges nothing.
-    refused : callable
-        ``refused(reason)`` is called for each connection that was turned away.
     warned : callable
         ``warned(text)`` is called if the source has not opened the return path, and once with the likely cause if
         nothing passes for ten seconds or nothing was recoded.
@@ -108,21 +112,23 @@ class Relay:
     ----------
     counts : RelayCounts
         Packets and pages so far.
+    main_came : bool
+        True if the source has opened the main connection.
     """
 
     def __init__(
         self,
-        listener: Listener,
-        onward: Address,
+        onward: Address | Callable[[UUID], Address],
         decode: str,
         encode: str,
         *,
         parameters: MigrationParameters | None = None,
-        tls: TLSFiles | None = None,
+        tls: ssl.SSLContext | None = None,
+        send_proxy: bool = False,
+        throttle: Throttle | None = None,
         page_size: int = 4096,
         timeout: float = 600.0,
         link_timeout: int = 120,
-        refused: Callable[[str], None] = lambda reason: None,
         warned: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.counts = RelayCounts()
@@ -134,8 +140,10 @@ class Relay:
         self._warned_once = False
         self._path = _core.path_in_force()
         self._abort = Abort()
-        self._connect = partial(connect, onward, tls, self._abort)
-        self._intake = Intake(listener, self._take, refused, self._fail)
+        self._onward = onward
+        self._tls = tls
+        self._proxy_header = proxy.pack(secrets.token_bytes(16)) if send_proxy else b""
+        self._throttle = throttle
         # A daemon: name resolution may keep it longer than the process should live.
         self._opener = threading.Thread(target=self._open_waiting, name="opener", daemon=True)
         self._waiting: list[Arrival] = []  # not opened onward yet; the main connection is the first
@@ -144,8 +152,8 @@ class Relay:
         self._running = 0  # directions of the connections that have come, of those that wait too
         self._changed = threading.Condition()
         self._error: Exception | None = None
-        self._main_came = False
-        self._ended = False
+        self.main_came = False
+        self._ended = threading.Event()
         self._return_path: bool | None = False  # the destination will confirm; None if that cannot be known
         self._passed_on = False  # the whole main channel, up to the description that ends it
         self._description = DescriptionFinder()
@@ -153,7 +161,7 @@ class Relay:
         self._started = 0.0
         self._cpu_started = 0.0
 
-    def run(self, check: Callable[[], None] = lambda: None) -> None:
+    def run(self, check: Callable[[], None] = lambda: None, closed: Callable[[], None] = lambda: None) -> None:
         """Relay until every connection has ended, on both sides.
 
         Parameters
@@ -161,6 +169,8 @@ class Relay:
         check : callable
             ``check()`` is called ten times a second; what it raises ends the migration. A signal handler should not
             raise by itself: it could do so while a lock is taken, or while connections are ended.
+        closed : callable
+            ``closed()`` is called once, as soon as `take` takes no more connections.
 
         Raises
         ------
@@ -174,35 +184,33 @@ class Relay:
         finished = False
         try:
             start(self._opener)
-            self._intake.start()
-            quiet_since, seen = time.monotonic(), 0
+            silence = Silence()
             while not self._over():
                 check()
-                if self._received() > seen or not self._running:
-                    quiet_since, seen = time.monotonic(), self._received()
-                elif time.monotonic() - quiet_since > self._timeout:
-                    self._fail(NoAnswerError(f"nothing passed for {self._timeout:g} s; {self._missing()}"))
+                silent = silence.measure(self._received(), begun=self._running > 0)
+                if silent > self._timeout:
+                    self.fail(NoAnswerError(f"nothing passed for {self._timeout:g} s; {self._missing()}"))
                     break
-                elif time.monotonic() - quiet_since > SILENT_SECONDS and not self._passed_on:
+                if silent > SILENT_SECONDS and not self._passed_on:
                     self._warn_once(f"nothing has passed for {SILENT_SECONDS:g} s; {self._missing()}")
             if self._error is None and not self._initial:
                 self._warn_once(f"nothing was recoded; {self._missing()}")
             finished = self._error is None and not self._running
         finally:
-            self._close(finished)
+            self._close(finished, closed)
         if self._error is None or self._confirmed:  # the confirmation may have come while connections were ended
             return
         if isinstance(self._error, NoAnswerError) and self._passed_on:
             raise OutcomeUnknownError(f"{self._error}. {LOOK_FOR_THE_GUEST}") from self._error
         raise self._error
 
-    def _close(self, finished: bool) -> None:
+    def _close(self, finished: bool, closed: Callable[[], None]) -> None:
         try:
             with self._changed:
-                self._ended = True
+                self._ended.set()
                 self._changed.notify_all()
             self._abort()
-            self._intake.close()
+            closed()
             with contextlib.suppress(RuntimeError):  # it was not started
                 self._opener.join(OPENER_SECONDS)
             for arrival in self._waiting:
@@ -232,12 +240,12 @@ class Relay:
         # Not for ever: a signal that another thread takes, or that comes just before the wait, does not wake this one.
         with self._changed:
             return bool(
-                self._changed.wait_for(lambda: self._error or (self._main_came and not self._running), timeout=TICK)
+                self._changed.wait_for(lambda: self._error or (self.main_came and not self._running), timeout=TICK)
             )
 
     def _missing(self) -> str:
         """Likely causes of silence, and what to do."""
-        if not self._main_came:
+        if not self.main_came:
             return "the source has opened no main connection: look at what it wrote"
         if not self._initial:
             return (
@@ -284,26 +292,38 @@ class Relay:
             "bytes_in": bytes_in,
             "bytes_out": bytes_out,
             "ratio": round(bytes_in / bytes_out, 4) if bytes_out else None,
-            "seconds": round(time.monotonic() - self._started, 3) if self._main_came else 0.0,
-            "cpu_seconds": round(time.process_time() - self._cpu_started, 3) if self._main_came else 0.0,
+            "seconds": round(time.monotonic() - self._started, 3) if self.main_came else 0.0,
+            "cpu_seconds": round(time.process_time() - self._cpu_started, 3) if self.main_came else 0.0,
             "path": self._path,
             "blocks": {path: done[path] for path in ("hardware", "software", "fallback")},
         }
 
     # ---- Connections ----
 
-    def _take(self, arrival: Arrival) -> None:
+    def take(self, arrival: Arrival) -> None:
+        """Take a connection of the source.
+
+        Raises
+        ------
+        MultiFDError
+            If the migration has ended, has such a connection, or is another guest's.
+        """
         initial = arrival.initial
         with self._changed:
+            if self._ended.is_set():
+                raise MultiFDError("it came too late")
             if initial is None:
-                if self._main_came:
+                if self.main_came:
                     raise MultiFDError("a connection for it is there already", channel=MAIN)
+                self._drop([each for each in self._dead_channels() if each.number < arrival.number])
                 self._started = time.monotonic()
                 self._cpu_started = time.process_time()
-                self._main_came = True
+                self.main_came = True
                 # QEMU up to 7.2 takes the first connection for the main one.
                 self._waiting.insert(0, arrival)
             else:
+                if self._contradicts(initial) and not self.main_came:
+                    self._drop(self._dead_channels())
                 if initial.id in self._initial:
                     raise MultiFDError("a connection for it is there already", channel=initial.id)
                 if any(other.uuid != initial.uuid for other in self._initial.values()):
@@ -315,45 +335,91 @@ class Relay:
             self._running += 2
             self._changed.notify_all()
 
+    def has_lost_source(self) -> bool:
+        """Return True if the source has ended the main connection, or, where none has come, all its channels.
+
+        What the source has sent before may still be on its way.
+        """
+        with self._changed:
+            if MAIN in self._pairs:
+                return self._pairs[MAIN].source.has_hung_up()
+            decisive = [arrival for arrival in self._waiting if (arrival.initial is None) == self.main_came]
+            return all(arrival.connection.has_hung_up() for arrival in decisive)
+
+    def _contradicts(self, initial: wire.InitialPacket) -> bool:
+        return initial.id in self._initial or any(other.uuid != initial.uuid for other in self._initial.values())
+
+    def _dead_channels(self) -> list[Arrival]:
+        """Return the channels that wait for the main connection and that the source has closed.
+
+        If the source opens its main connection, or the same channel again, after that, they are left from a migration
+        that failed before: QEMU opens the main connection first.
+        """
+        return [each for each in self._waiting if each.initial is not None and each.connection.has_hung_up()]
+
+    def _drop(self, arrivals: list[Arrival]) -> None:
+        for arrival in arrivals:
+            arrival.connection.close()
+            self._waiting.remove(arrival)
+            if arrival.initial is not None:
+                del self._initial[arrival.initial.id]
+            self._running -= 2
+
     def _open_waiting(self) -> None:
         """Open onward what has come: the main connection, then the others in the order that they came."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._ended or (self._main_came and self._waiting))
-                if self._ended:
+                self._changed.wait_for(lambda: self._ended.is_set() or self._can_open())
+                if self._ended.is_set():
                     return
                 arrival = self._waiting[0]
             party = MAIN if arrival.initial is None else arrival.initial.id
             try:
                 self._open(party, arrival)
             except Exception as error:  # of any kind: `run` raises it, as no thread waits for this one
-                self._fail(error, party)
+                self.fail(error, party)
                 return
+
+    def waits_for_uuid(self) -> str:
+        """Return the address onward if it depends on the guest and no channel has named the guest, or else ""."""
+        return "" if isinstance(self._onward, Address) or self._initial else str(self._onward)
+
+    def _can_open(self) -> bool:
+        return self.main_came and bool(self._waiting) and not self.waits_for_uuid()
+
+    def _address(self) -> Address:
+        if isinstance(self._onward, Address):
+            return self._onward
+        with self._changed:
+            uuid = next(iter(self._initial.values())).uuid
+        return self._onward(uuid)
 
     def _open(self, party: int | str, arrival: Arrival) -> None:
         try:
-            pair = Pair(arrival.connection, self._connect())
+            pair = Pair(arrival.connection, connect(self._address(), self._tls, self._abort))
         except MultiFDError as error:
             if party == MAIN:
                 raise
-            raise MultiFDError(
+            raise type(error)(
                 f"{error.reason}. The main connection was accepted there: look at what the QEMU there wrote, and set "
                 "multifd-channels to the same number in both QEMUs"
             ) from error
         pair.onward.advice = LOOK_THERE
+        if self._throttle is not None:
+            pair.onward.pace = partial(self._throttle.wait, stop=self._ended)
         if arrival.initial is None:
             forward, back = self._pass_main, self._pass_main_back
         else:
             forward, back = partial(self._recode, arrival.initial.id), self._pass_back
         with self._changed:
-            if self._ended:
+            if self._ended.is_set():
                 pair.close()
                 return
             self._waiting.pop(0)
             for connection in (pair.source, pair.onward):
                 connection.limit_silence(self._link_timeout)
             self._pairs[party] = pair
-            for work in (partial(self._forward, forward, arrival.head), back):
+            for work in (partial(self._forward, forward, self._proxy_header + arrival.head), back):
                 thread = threading.Thread(target=self._guard, args=(work, pair, party), name=f"{party}")
                 pair.threads.append(start(thread))
 
@@ -361,7 +427,7 @@ class Relay:
         try:
             work(pair)
         except Exception as error:  # of any kind: `run` raises it, as no thread waits for this one
-            self._fail(error, party)
+            self.fail(error, party)
             if self._confirmed:
                 pair.abort()  # or the source might wait until its bytes are read
         finally:
@@ -369,12 +435,13 @@ class Relay:
                 self._running -= 1
                 self._changed.notify_all()
 
-    def _fail(self, error: Exception, party: int | str | None = None) -> None:
+    def fail(self, error: Exception, party: int | str | None = None) -> None:
+        """Have `run` end the migration with `error`, if nothing else has ended it before."""
         if isinstance(error, MultiFDError) and party is not None:
             error.locate(party)
         with self._changed:
             # The guest is there once the destination has confirmed it, and connections that this relay ends break.
-            if self._error is None and not self._ended and not self._confirmed:
+            if self._error is None and not self._ended.is_set() and not self._confirmed:
                 self._error = error
             self._changed.notify_all()
 
@@ -415,11 +482,11 @@ class Relay:
             self._confirmed = confirmation.came
             pair.source.send([data])
         if not self._passed_on:
-            raise PeerClosedError(
+            raise RefusedError(
                 f"{pair.onward.name} ended the main connection before the source had sent everything{LOOK_THERE}"
             )
         if self._return_path and not self._confirmed:
-            raise PeerClosedError(
+            raise RefusedError(
                 f"{pair.onward.name} ended the main connection and has not confirmed that it has loaded the guest"
                 f"{LOOK_THERE}"
             )
@@ -446,8 +513,35 @@ class Relay:
         self._end_source(pair)
 
     def _end_source(self, pair: Pair) -> None:
-        if not self._ended:  # a pair that fails is reset
+        if not self._ended.is_set():  # a pair that fails is reset
             pair.source.end()
+
+
+def relay_one(
+    relay: Relay,
+    listener: Listener,
+    refused: Callable[[str], None] = lambda reason: None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Relay the migration whose first connection comes to `listener`, and refuse the connections of others.
+
+    Parameters
+    ----------
+    relay : Relay
+        It is run.
+    listener : Listener
+        It is closed when the migration takes no more connections.
+    refused : callable
+        ``refused(reason)`` is called for each connection that was turned away.
+    check : callable
+        As of `Relay.run`, which says what is raised.
+    """
+    intake = Intake(listener, OneSource(relay.take), refused, relay.fail)
+    try:
+        intake.start()
+        relay.run(check, intake.close)
+    finally:
+        intake.close()
 
 
 class _PassedOn(io.RawIOBase):

@@ -8,8 +8,8 @@ new QEMU is not all zeros: it has firmware.
 from __future__ import annotations
 
 import itertools
+import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -29,8 +29,8 @@ from numcodecs_qpl.multifd.output import MAIN_DEVICE_STATE
 from numcodecs_qpl.multifd.ram import RAMBlock
 from numcodecs_qpl.multifd.returnpath import Confirmation
 from numcodecs_qpl.multifd.rounds import Rounds
+from numcodecs_qpl.multifd.silence import Silence
 from numcodecs_qpl.multifd.threads import start
-from numcodecs_qpl.multifd.tlsfiles import TLSFiles
 
 MAIN = "main"
 TICK = 0.1  # seconds between two looks at whether anything still goes
@@ -74,7 +74,7 @@ class Sender:
         The QEMU's ``multifd-compression``.
     parameters : MigrationParameters, optional
         Settings of the method.
-    tls : TLSFiles, optional
+    tls : ssl.SSLContext, optional
         For an `onward` of kind "tls".
     timeout : float
         Seconds after which it is an error that nothing passes on any connection.
@@ -100,7 +100,7 @@ class Sender:
         channels: int = 0,
         method: str = "none",
         parameters: MigrationParameters | None = None,
-        tls: TLSFiles | None = None,
+        tls: ssl.SSLContext | None = None,
         timeout: float = 600.0,
         link_timeout: int = 120,
     ) -> None:
@@ -196,7 +196,7 @@ class Sender:
             self._rounds.leave(party)
 
     def _wait(self, check: Callable[[], None]) -> None:
-        quiet_since, seen = time.monotonic(), 0
+        silence = Silence()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._error or not self._running, TICK)
@@ -207,9 +207,7 @@ class Sender:
             check()
             connections = list(self._connections.values())
             passed = sum(connection.sent + connection.received for connection in connections)
-            if passed > seen or not connections:
-                quiet_since, seen = time.monotonic(), passed
-            elif time.monotonic() - quiet_since > self._timeout:
+            if silence.measure(passed, begun=bool(connections)) > self._timeout:
                 raise NoAnswerError(
                     f"nothing passed for {self._timeout:g} s. A QEMU that expects more multifd-channels than "
                     f"{self._channels} waits for them{LOOK_THERE}"

@@ -1,0 +1,60 @@
+"""A relay that stays, as a process, and what it logs."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+from commands import Command, wait_until
+from prometheus_client.parser import text_string_to_metric_families
+from test_monitor import get
+
+from numcodecs_qpl.multifd.address import Address
+
+
+class Served(Command):
+    """A relay that stays, and what it has logged."""
+
+    def __init__(self, listen: str, connect: str, decode: str, encode: str, *more: str, log: Path) -> None:
+        self._log = log
+        self._metrics = Address("unix", f"{log}.metrics")
+        words = (
+            "--serve",
+            "--metrics",
+            str(self._metrics),
+            "--listen",
+            listen,
+            "--connect",
+            connect,
+            "--from",
+            decode,
+            "--to",
+            encode,
+            *more,
+        )
+        super().__init__("relay", *words, stderr=log)
+
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self._log.read_text()
+
+    def wait_for(self, pattern: str, times: int = 1) -> list[str]:
+        """Wait until as many lines of the log match; return what they match."""
+        wait_until(lambda: len(re.findall(pattern, self.log())) >= times, f"{pattern!r} in the log")
+        return re.findall(pattern, self.log())
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that have these labels."""
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(get(self._metrics, "/metrics")[2])
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def drain(self) -> str:
+        """Stop it, as systemd would; return the log."""
+        self.signal(signal.SIGTERM)
+        assert self.finish().returncode == 0
+        return self.log()
