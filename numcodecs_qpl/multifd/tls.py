@@ -117,6 +117,9 @@ class TLSConnection(Connection):
         self.received += size
         return size
 
+    def _wait(self) -> None:
+        """Do nothing: bytes may have been decrypted already, and `read_some` waits for others."""
+
     def _fill(self, view: memoryview) -> int:
         return self.read_some(view)
 
