@@ -546,6 +546,30 @@ def test_a_lie_in_a_payload_is_an_error_that_names_the_page(change: object, mess
         decompress_pages(*reversed(change(lengths.tolist(), payload)))  # type: ignore[operator]
 
 
+def test_lengths_may_be_a_memoryview_of_uint32() -> None:
+    lengths, payload = compress_pages(PAGES)
+    assert decompress_pages(payload, lengths.data) == PAGES
+    assert decompress_pages(b"", lengths.data[:0]) == b""
+    spread = np.repeat(lengths, 2).data[::2]
+    assert decompress_pages(payload, spread) == PAGES
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (0, "page 1 has length 0; it must be 1 to 4096"),
+        (4097, "page 1 has length 4097; it must be 1 to 4096"),
+        (2**32 - 1, "page 1 has length 4294967295; it must be 1 to 4096"),
+        (1, "the lengths add up to"),
+    ],
+)
+def test_a_wrong_length_in_a_memoryview_is_an_error(number: int, message: str) -> None:
+    lengths, payload = compress_pages(TEXT)
+    lengths[1] = number
+    with pytest.raises(CorruptDataError, match=message):
+        decompress_pages(payload, lengths.data)
+
+
 def test_a_page_stream_that_holds_more_or_less_than_a_page_is_an_error() -> None:
     for size, message in ((0, "0 bytes, not 4096"), (4095, "4095 bytes, not 4096"), (4097, "more than 4096 bytes")):
         stream = zlib.compress(bytes(size), wbits=-12)

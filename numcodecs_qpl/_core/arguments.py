@@ -71,8 +71,13 @@ def check_page_size(page_size: Any) -> int:
     return as_index(page_size, "page_size", 2, MAX_BLOCK)
 
 
-def as_lengths(lengths: Any) -> NDArray[np.int64]:
-    """Lengths of pages as an array of int64, shape (pages,); TypeError if they are not integers."""
+def as_lengths(lengths: Any) -> NDArray[np.int64] | memoryview:
+    """Lengths of pages as an array of int64, shape (pages,); TypeError if they are not integers.
+
+    A memoryview of uint32 is returned as it is.
+    """
+    if isinstance(lengths, memoryview) and lengths.format == "I" and lengths.ndim == 1 and lengths.contiguous:
+        return lengths
     try:
         array = np.asarray(lengths)
     except ValueError:  # lists of different lengths in a list

@@ -91,6 +91,26 @@ cdef Py_ssize_t compress(Memory pages, uint32_t[::1] lengths, uint8_t *dst, Py_s
     return total
 
 
+ctypedef fused Length:
+    uint32_t
+    int64_t
+
+
+cdef int take_apart(Batch batch, Memory payload, const Length[::1] lengths, Py_ssize_t size) except -1:
+    # The blocks of `batch` become the streams in `payload`, of pages of `size` bytes.
+    cdef Py_ssize_t i
+    cdef Py_ssize_t at = 0
+    for i in range(batch.count):
+        if not 0 < lengths[i] <= size:
+            raise CorruptDataError(f"page {i} has length {lengths[i]}; it must be 1 to {size}")
+        batch.blocks[i].src = payload.start + at
+        batch.blocks[i].size = lengths[i]
+        at += lengths[i]
+    if at != payload.size:
+        raise CorruptDataError(f"the lengths add up to {at} bytes, but the payload has {payload.size}")
+    return 0
+
+
 def decompress_pages(payload, lengths, page_size=4096, out=None):
     """Inflate pages: the inverse of `compress_pages`.
 
@@ -123,16 +143,13 @@ def decompress_pages(payload, lengths, page_size=4096, out=None):
     """
     cdef Memory src = Memory(payload, "payload")
     cdef Py_ssize_t size = check_page_size(page_size)
-    cdef const int64_t[::1] sizes = as_lengths(lengths)
-    cdef Py_ssize_t count = sizes.shape[0]
-    cdef Py_ssize_t i
-    cdef Py_ssize_t at = 0
-    for i in range(count):
-        if not 0 < sizes[i] <= size:
-            raise CorruptDataError(f"page {i} has length {sizes[i]}; it must be 1 to {size}")
-        at += sizes[i]
-    if at != src.size:
-        raise CorruptDataError(f"the lengths add up to {at} bytes, but the payload has {src.size}")
+    row = as_lengths(lengths)
+    cdef Py_ssize_t count = len(row)
+    cdef Batch batch = Batch(count, (src,))
+    if isinstance(row, memoryview):
+        take_apart[uint32_t](batch, src, row, size)
+    else:
+        take_apart[int64_t](batch, src, row, size)
     cdef Memory dst
     if out is None:
         out = new_bytes(count * size)
@@ -142,16 +159,12 @@ def decompress_pages(payload, lengths, page_size=4096, out=None):
         if dst.size != count * size:
             raise ValueError(f"out has {dst.size} bytes; {count} pages of {size} have {count * size}")
         dst.check_apart(src)
-    cdef Batch batch = Batch(count, (src, dst))
+    batch.buffers = (src, dst)
     cdef Block *block
-    at = 0
+    cdef Py_ssize_t i
     for i in range(count):
-        block = &batch.blocks[i]
-        block.src = src.start + at
-        block.size = sizes[i]
-        block.dst = dst.start + i * size
-        block.room = size
-        at += sizes[i]
+        batch.blocks[i].dst = dst.start + i * size
+        batch.blocks[i].room = size
     batch.task.operation = DECOMPRESS
     batch.task.keep = True
     batch.run("page")
