@@ -18,6 +18,7 @@ from numcodecs_qpl.multifd import MultiFDError, wire
 from numcodecs_qpl.multifd.channel import RecvChannel
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import PeerClosedError
+from numcodecs_qpl.multifd.offsets import read_offsets
 
 PAGE = 4096
 COUNT = 128
@@ -309,6 +310,32 @@ def test_a_packet_beyond_a_limit_is_an_error_that_names_the_field(field: str, ch
 def test_offsets_behind_the_last_page_are_not_looked_at() -> None:
     packet = wire.unpack(golden(offsets=[0, PAGE, 2 * PAGE, 0, 1, 1]), PAGE)
     assert packet.offsets.tolist() == [0, PAGE, 2 * PAGE]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "usual"),
+    [
+        ([], True),
+        ([0], True),
+        ([PAGE - 1], False),
+        ([0, PAGE, 7 * PAGE, 2**64 - PAGE], True),
+        ([0, PAGE, PAGE], False),
+        ([PAGE, 0], False),
+        ([0, PAGE + 1, 2 * PAGE], False),
+        ([0, 2**63 + PAGE // 2], False),
+    ],
+)
+def test_offsets_are_read_and_those_that_ascend_by_whole_pages_are_told_from_others(
+    offsets: list[int], usual: bool
+) -> None:
+    read = np.empty(len(offsets), np.uint64)
+    assert read_offsets(struct.pack(f">{len(offsets)}Q", *offsets) + b"more", read, PAGE) is usual
+    assert read.tolist() == offsets
+
+
+def test_fewer_bytes_than_the_offsets_have_are_an_error() -> None:
+    with pytest.raises(ValueError, match="data has 23 bytes; 3 offsets have 24"):
+        read_offsets(bytes(23), np.empty(3, np.uint64), PAGE)
 
 
 @pytest.mark.parametrize(

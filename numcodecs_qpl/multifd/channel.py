@@ -90,7 +90,7 @@ class RecvChannel:
         if size < wire.START_SIZE:
             self._connection.read_into([view[size : wire.START_SIZE]])
         self.packets += 1
-        if wire.unpack_flags(view[: wire.START_SIZE]) & wire.FLAG_DEVICE_STATE:
+        if wire.unpack_flags(view) & wire.FLAG_DEVICE_STATE:
             self._connection.read_into([view[wire.START_SIZE : wire.DEVICE_STATE_SIZE]])
             return wire.unpack_device_state(view[: wire.DEVICE_STATE_SIZE])
         self._connection.read_into([view[wire.START_SIZE :]])

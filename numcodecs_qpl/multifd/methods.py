@@ -51,7 +51,7 @@ class MigrationParameters:
     huffman: str = "fixed"
 
 
-@dataclass
+@dataclass(slots=True)
 class MultiFDPages:
     """Pages that one packet takes along: QEMU's ``MultiFDPages_t``.
 
@@ -70,7 +70,7 @@ class MultiFDPages:
     zero: wire.Offsets = field(default_factory=lambda: np.empty(0, np.uint64))
 
 
-@dataclass
+@dataclass(slots=True)
 class SendParams:
     """The state of a sending channel: what QEMU keeps in ``MultiFDSendParams``.
 
@@ -105,7 +105,7 @@ class SendParams:
     data: Any = None
 
 
-@dataclass
+@dataclass(slots=True)
 class RecvParams:
     """The state of a receiving channel: what QEMU keeps in ``MultiFDRecvParams``.
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numcodecs_qpl.multifd.errors import MultiFDError, SettingsError
+from numcodecs_qpl.multifd.offsets import read_offsets
 
 Offsets: TypeAlias = NDArray[np.uint64]
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -199,14 +200,14 @@ def unpack_initial(data: Bytes) -> InitialPacket:
 
 
 def unpack_flags(data: Bytes) -> int:
-    """The flags from the first 12 bytes of a packet: they tell which of the two headers it has.
+    """The flags of a packet from its first 12 bytes: they tell which of the two headers it has.
 
     Raises
     ------
     MultiFDError
         For another magic or version, or flags that are not defined.
     """
-    magic, version, flags = _START.unpack(data)
+    magic, version, flags = _START.unpack_from(data)
     # The header of the packet before has another length where the page size is another.
     _check_start(magic, version, " (is --page-size the guest's?)")
     if flags & ~(FLAG_SYNC | METHOD_MASK | FLAG_DEVICE_STATE):
@@ -258,7 +259,7 @@ def unpack(data: Bytes, page_size: int) -> Packet:
         or one that comes twice.
     """
     page_count = pages_in_packet(page_size)
-    flags = unpack_flags(data[:START_SIZE])
+    flags = unpack_flags(data)
     _, _, _, alloc, normal, size, number, zero, name = _HEADER.unpack_from(data)
     other = PACKET_SIZE // alloc if alloc else page_size
     if alloc * other == PACKET_SIZE and other != page_size and other in PAGE_SIZES:
@@ -278,8 +279,9 @@ def unpack(data: Bytes, page_size: int) -> Packet:
     least, most = payload_limits(flags, normal, page_size)
     if normal and not least <= size <= most:
         raise MultiFDError(f"{size} bytes for {normal} pages, which have {least} to {most}", field="next_packet_size")
-    offsets = np.frombuffer(data, ">u8", normal + zero, _HEADER.size).astype(np.uint64)
-    _check_offsets(offsets, page_size)
+    offsets = np.empty(normal + zero, np.uint64)
+    if not read_offsets(memoryview(data)[_HEADER.size :], offsets, page_size):
+        _check_offsets(offsets, page_size)
     return Packet(flags, alloc, normal, size, number, zero, _text(name, "ramblock"), offsets)
 
 
@@ -310,7 +312,7 @@ def unpack_device_state(data: Bytes) -> DeviceStatePacket:
     MultiFDError
         For another magic or version, unknown flags, or a name that does not end.
     """
-    flags = unpack_flags(data[:START_SIZE])
+    flags = unpack_flags(data)
     _, _, _, name, instance, size = _DEVICE_STATE.unpack(data)
     return DeviceStatePacket(flags, _text(name, "idstr"), instance, size)
 
@@ -342,12 +344,10 @@ def _text(padded: bytes, name: str) -> str:
 
 
 def _check_offsets(offsets: Offsets, page_size: int) -> None:
-    # Reductions of ufuncs, not methods of the array: this runs for each packet.
-    if int(np.bitwise_or.reduce(offsets)) & (page_size - 1):
-        page = int(np.flatnonzero(offsets & np.uint64(page_size - 1))[0])
+    misplaced = np.flatnonzero(offsets & np.uint64(page_size - 1))
+    if misplaced.size:
+        page = misplaced[0]
         raise MultiFDError(f"{offsets[page]} (page {page}) is not a multiple of {page_size}", field="offset")
-    if np.logical_and.reduce(offsets[1:] > offsets[:-1]):
-        return  # most often they are in order, and then none comes twice
     in_order = np.sort(offsets)
     twice = np.flatnonzero(in_order[1:] == in_order[:-1])
     if twice.size:
