@@ -1,7 +1,7 @@
 """What a pair of relays costs above the compression itself: CPU time against loops in C, and memory.
 
-Packets of pages go through two relays, none to qpl and back, each on a core of its own. The loops in C compress and
-inflate the same pages and touch no socket; a third process does nothing but to read and write as many bytes as the
+Packets of pages go through two relays, none to qpl and back, each bound to a core of its own. The loops in C compress
+and inflate the same pages and touch no socket; a third process does nothing but to read and write as many bytes as the
 relays do, with the same calls, to tell which part of the difference is the kernel's.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -38,6 +39,8 @@ PACKET = 128 * PAGE
 MAIN_HEAD = b"QEVM" + struct.pack(">I", 3)
 MAIN_TAIL = b"\x00\x06" + struct.pack(">I", 14) + b'{"devices":[]}'
 LOOPS = 5
+MEMORY_CHANNELS = 8
+"""Channels of the relays whose memory is measured."""
 
 
 def packets_of_data(mebibytes: int) -> NDArray[np.uint8]:
@@ -60,8 +63,8 @@ def cpu_of_loop(loop: Callable[[], object]) -> float:
     return median(took)
 
 
-def relay_pair(packets: NDArray[np.uint8], huffman: str, repeat: int) -> list[dict[str, Any]]:
-    """Send the packets `repeat` times through two relays.
+def relay_pair(packets: NDArray[np.uint8], huffman: str, repeat: int, channels: int = 1) -> list[dict[str, Any]]:
+    """Send the packets `repeat` times through two relays, on each of `channels` a part of them.
 
     Returns
     -------
@@ -74,7 +77,6 @@ def relay_pair(packets: NDArray[np.uint8], huffman: str, repeat: int) -> list[di
         )
         for number in range(len(packets))
     ]
-    opening = wire.pack_initial(wire.InitialPacket(UUID(int=0), 0))
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         at = {place: f"{folder}/{place}" for place in "abc"}
         server = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -83,23 +85,23 @@ def relay_pair(packets: NDArray[np.uint8], huffman: str, repeat: int) -> list[di
         there = ["--listen", f"unix:{at['b']}", "--connect", f"unix:{at['c']}", "--from", "qpl", "--to", "none"]
         here = ["--listen", f"unix:{at['a']}", "--connect", f"unix:{at['b']}", "--from", "none", "--to", "qpl"]
         relays = [
-            stack.enter_context(Command("relay", *arguments)) for arguments in (there, [*here, "--huffman", huffman])
+            stack.enter_context(Command("relay", *arguments, prefix=["taskset", "--cpu-list", str(core)]))
+            for arguments, core in zip((there, [*here, "--huffman", huffman]), itertools.cycle(_cores()))
         ][::-1]
-        for relay, core in zip(relays, _cores(), strict=False):
-            os.sched_setaffinity(relay.pid, {core})
-        sinks = [threading.Thread(target=lambda: _drain(server.accept()[0])) for _ in range(2)]
+        sinks = [threading.Thread(target=lambda: _drain(server.accept()[0])) for _ in range(1 + channels)]
         for sink in sinks:
             sink.start()
-        main, channel = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
-        for sock, head in ((main, MAIN_HEAD), (channel, opening)):
-            sock.connect(at["a"])
-            sock.sendall(head)
-        for _ in range(repeat):
-            for header, pages in zip(headers, packets, strict=True):
-                channel.sendall(header)
-                channel.sendall(pages.data)
-        channel.shutdown(socket.SHUT_WR)
-        channel.recv(1)
+        main = stack.enter_context(_connected(at["a"], MAIN_HEAD))
+        senders = [
+            threading.Thread(
+                target=_send, args=(number, at["a"], headers[number::channels], packets[number::channels], repeat)
+            )
+            for number in range(channels)
+        ]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
         peaks = [_peak(relay.pid) for relay in relays]
         main.sendall(MAIN_TAIL)
         main.shutdown(socket.SHUT_WR)
@@ -110,6 +112,23 @@ def relay_pair(packets: NDArray[np.uint8], huffman: str, repeat: int) -> list[di
         if status:
             raise RuntimeError(f"a relay failed: {said}")
     return [{**line, "peak": peak} for (_, line, _), peak in zip(told, peaks, strict=True)]
+
+
+def _connected(path: str, head: bytes) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+    sock.sendall(head)
+    return sock
+
+
+def _send(number: int, path: str, headers: Sequence[bytes], packets: NDArray[np.uint8], repeat: int) -> None:
+    with _connected(path, wire.pack_initial(wire.InitialPacket(UUID(int=0), number))) as channel:
+        for _ in range(repeat):
+            for header, pages in zip(headers, packets, strict=True):
+                channel.sendall(header)
+                channel.sendall(pages.data)
+        channel.shutdown(socket.SHUT_WR)
+        channel.recv(1)
 
 
 def moved(sizes: Sequence[int], out_sizes: Sequence[int]) -> float:
@@ -176,7 +195,7 @@ def bare_interpreter() -> int:
 
 
 def measure(packets: NDArray[np.uint8], huffman: str, repeat: int) -> dict[str, float]:
-    """CPU in microseconds a packet, ratios to the loops in C, and MiB above the bare interpreter."""
+    """CPU in microseconds a packet, ratios to the loops in C, and MiB of 8 channels above the bare interpreter."""
     data = packets.tobytes()
     encode = RawDeflate("ISA-L", data, PAGE, dynamic=huffman == "dynamic", pages=True)
     decode = RawInflate.of("libdeflate", encode, data, PAGE, pages=True)
@@ -185,6 +204,7 @@ def measure(packets: NDArray[np.uint8], huffman: str, repeat: int) -> dict[str, 
     whole = [PACKET] * len(packets)
     packed = [(encode.size // len(packets))] * len(packets)
     bare = [moved(whole, packed), moved(packed, whole)]
+    peak = max(line["peak"] for line in relay_pair(packets, huffman, 1, MEMORY_CHANNELS))
     relays = [line["cpu_seconds"] / repeat for line in lines]
     a_packet = 1e6 / len(packets)
     return {
@@ -198,7 +218,7 @@ def measure(packets: NDArray[np.uint8], huffman: str, repeat: int) -> dict[str, 
         "decode": relays[1] / loop[1],
         "pair": sum(relays) / sum(loop),
         "pair_over_moving": sum(relays) / (sum(loop) + sum(bare)),
-        "memory_mib": (max(line["peak"] for line in lines) - bare_interpreter()) / 2**20,
+        "memory_mib": (peak - bare_interpreter()) / 2**20,
     }
 
 
@@ -225,7 +245,7 @@ def main() -> None:
             )
         print(
             f"  both: {figures['pair']:.3f} of the loops in C, {figures['pair_over_moving']:.3f} of the loops and the "
-            f"bytes; {figures['memory_mib']:.1f} MiB above a bare interpreter"
+            f"bytes; with {MEMORY_CHANNELS} channels {figures['memory_mib']:.1f} MiB above a bare interpreter"
         )
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
