@@ -13,6 +13,7 @@ import tracemalloc
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,8 +24,9 @@ from streams import Replay
 
 from numcodecs_qpl.multifd import MultiFDError
 from numcodecs_qpl.multifd.address import Address
+from numcodecs_qpl.multifd.folder import ReceivedFolder
 from numcodecs_qpl.multifd.listener import Listener
-from numcodecs_qpl.multifd.output import MAX_DEVICE_STATE, OUTPUTS
+from numcodecs_qpl.multifd.output import MAX_DEVICE_STATE, OUTPUTS, ZarrOutput
 from numcodecs_qpl.multifd.receiver import Receiver
 
 PAGE = 4096
@@ -287,6 +289,8 @@ class Feed:
     ----------
     folder : Path
         Gets a socket and the output.
+    like : Path, optional
+        An earlier snapshot, for the output zarr.
     options
         Of the receiver.
     """
@@ -298,11 +302,13 @@ class Feed:
         channels: int = 2,
         output: str = "raw",
         max_device_state: int = MAX_DEVICE_STATE,
+        like: Path | None = None,
         **options: Any,
     ) -> None:
         self.path = folder / "s"
         self.outcome = Outcome(folder / "out")
-        made = OUTPUTS[output](self.outcome.out, PAGE, max_device_state)
+        make = partial(ZarrOutput, earlier=ReceivedFolder(like)) if like else OUTPUTS[output]
+        made = make(self.outcome.out, PAGE, max_device_state)
         listener = Listener(Address("unix", path=str(self.path)))
         options = {"timeout": PATIENCE, "refused": self.outcome.refused.append, **options}
         self.receiver = Receiver(listener, made, channels, **options)

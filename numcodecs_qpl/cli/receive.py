@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -23,8 +24,9 @@ from numcodecs_qpl.cli.migration import (
     whole_number,
 )
 from numcodecs_qpl.multifd import MultiFDError
+from numcodecs_qpl.multifd.folder import ReceivedFolder
 from numcodecs_qpl.multifd.listener import Listener
-from numcodecs_qpl.multifd.output import MAX_DEVICE_STATE, OUTPUTS
+from numcodecs_qpl.multifd.output import MAX_DEVICE_STATE, OUTPUTS, ZarrOutput
 from numcodecs_qpl.multifd.receiver import Receiver
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def add_receive(commands: Commands) -> None:
         epilog=examples(
             "receive --listen unix:/run/m.sock --channels 4 --output guest",
             "receive --listen tcp:10.0.0.2:4444 --channels 4 --output guest --format zarr",
+            "receive --listen unix:/run/m.sock --channels 4 --output tuesday --format zarr --like monday",
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -61,6 +64,12 @@ def add_receive(commands: Commands) -> None:
         choices=list(OUTPUTS),
         default="raw",
         help="raw: a file for each RAM block (the default); zarr: an array for each, compressed with QPL",
+    )
+    command.add_argument(
+        "--like",
+        type=Path,
+        metavar="EARLIER",
+        help="an earlier snapshot of the guest, of the format zarr: chunks of memory that are equal become hard links",
     )
     command.add_argument(
         "--timeout",
@@ -88,12 +97,16 @@ def add_receive(commands: Commands) -> None:
 def _receive(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> int:
     if arguments.listen.kind == "tls":
         command.error("--listen cannot be tls:HOST:PORT for receive; put `numcodecs-qpl relay` with TLS before it")
+    if arguments.like and arguments.format != "zarr":
+        command.error("--like needs --format zarr: a raw file cannot share its parts with another")
     if arguments.format == "zarr" and missing("zarr"):
         return failed('--format zarr needs zarr: pip install "numcodecs-qpl[zarr]"')
     try:
         check_path(command)
         with Signals() as signals, contextlib.ExitStack() as stack:
             make = OUTPUTS[arguments.format]
+            if arguments.like:
+                make = partial(ZarrOutput, earlier=stack.enter_context(ReceivedFolder(arguments.like)))
             output = make(arguments.output, arguments.page_size, arguments.max_device_state << 20)
             stack.callback(output.discard)
             listener = Listener(arguments.listen)
@@ -123,6 +136,9 @@ def _receive(arguments: argparse.Namespace, command: argparse.ArgumentParser) ->
         f"{pages['sent_again']} of them sent again; {manifest['bytes_on_the_wire']['total']} bytes in "
         f"{manifest['seconds']} s"
     )
+    if arguments.like and isinstance(output, ZarrOutput):
+        kept, links = output.chunks_kept()
+        print(f"{links} of {kept} chunks are links to {arguments.like}")
     return OK
 
 

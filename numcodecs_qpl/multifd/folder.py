@@ -20,8 +20,8 @@ from numcodecs_qpl._core import QplError
 from numcodecs_qpl.cpus import usable_cpus
 from numcodecs_qpl.multifd.checksum import ChunkedCRC32
 from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.layout import CHUNK_PAGES, MAIN_DEVICE_STATE, MANIFEST, raw_file, zarr_chunk
 from numcodecs_qpl.multifd.mainchannel import Framing
-from numcodecs_qpl.multifd.output import CHUNK_PAGES, MAIN_DEVICE_STATE, MANIFEST, raw_file, zarr_chunk
 from numcodecs_qpl.multifd.savevm import Configuration
 from numcodecs_qpl.multifd.wire import Offsets, pages_in_packet
 
@@ -143,14 +143,31 @@ class ZarrBlock(StoredBlock):
 
     _codec = codec.QPL()
 
+    def path(self, chunk: int) -> Path:
+        """Return the path of a chunk's file, which is not there if the chunk is all zeros."""
+        return self.folder / zarr_chunk(self.name, chunk)
+
+    def equals(self, chunk: int, pages: NDArray[np.uint8]) -> bool:
+        """Compare the content of a chunk's file with `pages`, byte by byte; False if it is not there or damaged."""
+        try:
+            encoded = self.path(chunk).read_bytes()
+            # The CRC-32 in gzip's trailer comes first, as decompression takes more than half the time of compression.
+            is_likely = encoded[-8:-4] == crc32(pages.data).to_bytes(4, "little")
+            return is_likely and np.array_equal(self._decode(encoded), pages)
+        except (OSError, QplError, ValueError):
+            return False
+
     def _read(self, chunk: int) -> NDArray[np.uint8] | None:
         try:
-            encoded = (self.folder / zarr_chunk(self.name, chunk)).read_bytes()
+            encoded = self.path(chunk).read_bytes()
         except FileNotFoundError:  # a chunk of zeros is not stored
             return None
+        return self._decode(encoded)[: self._size(chunk)]
+
+    def _decode(self, encoded: bytes) -> NDArray[np.uint8]:
         pages = np.empty((min(CHUNK_PAGES, self._pages), self.page_size), np.uint8)
         self._codec.decode(encoded, pages)
-        return pages[: self._size(chunk)]
+        return pages
 
     def close(self) -> None:
         """Nothing is open between two reads."""
@@ -181,6 +198,8 @@ class ReceivedFolder:
         Names of the guest's devices.
     disks : str
         What the guest's disks must be like.
+    format : str
+        "raw" or "zarr".
     page_size : int
         Bytes in a page of the guest.
     blocks : list of StoredBlock
@@ -224,8 +243,9 @@ class ReceivedFolder:
         self.devices = [str(name) for name in manifest["devices"]]
         self.disks = str(manifest["disks"])
         self._device_state = {str(entry["file"]): int(entry["crc32"]) for entry in manifest["device_state"]}
+        self.format = str(manifest["format"])
         for entry in manifest["blocks"]:
-            self.blocks.append(BLOCKS[manifest["format"]](self.path, entry))
+            self.blocks.append(BLOCKS[self.format](self.path, entry))
         (self.page_size,) = {block.page_size for block in self.blocks}
 
     def __enter__(self) -> Self:

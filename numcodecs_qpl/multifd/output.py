@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -28,35 +29,28 @@ from numcodecs_qpl.cpus import usable_cpus
 from numcodecs_qpl.files import sync, sync_all
 from numcodecs_qpl.multifd.checksum import ChunkedCRC32
 from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.folder import ReceivedFolder, ZarrBlock
+from numcodecs_qpl.multifd.layout import (
+    CHUNK_PAGES,
+    DEVICE_STATE,
+    MAIN_DEVICE_STATE,
+    MANIFEST,
+    ZARR_GROUP,
+    ZARR_SEPARATOR,
+    raw_file,
+    zarr_array,
+    zarr_chunk,
+)
 from numcodecs_qpl.multifd.ram import RAMFile
 from numcodecs_qpl.multifd.writeback import WriteBack
 
-MANIFEST = "manifest.json"
-DEVICE_STATE = "device-state"
-MAIN_DEVICE_STATE = f"{DEVICE_STATE}.bin"
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 MAX_DEVICE_STATE = 1 << 30
 """Bytes of device state unless told otherwise. A machine without passed-through devices has a few MB."""
-CHUNK_PAGES = 256
-"""Pages in a chunk, a zarr array's as well as those that are checked at a time: 1 MiB for pages of 4 KiB."""
-ZARR_GROUP = "ram.zarr"
 LAG = 64
 """Chunks that wait for the rest of their pages, or for newer ones: those that changed last."""
-
-
-def raw_file(block: str) -> str:
-    """Path of a RAM block's memory in a folder of the format raw."""
-    return f"{quote(block, safe='')}.bin"
-
-
-def zarr_array(block: str) -> str:
-    """Path of a RAM block's array in a folder of the format zarr."""
-    return f"{ZARR_GROUP}/{quote(block, safe='')}"
-
-
-def zarr_chunk(block: str, chunk: int) -> str:
-    """Path of a chunk of that array."""
-    return f"{zarr_array(block)}/c/{chunk}/0"
+NOTHING, FILE, LINK = range(3)
+"""Ways to keep a chunk: none, as it is all zeros; a file of its own; a hard link to an earlier snapshot's file."""
 
 
 class Output(ABC):
@@ -263,18 +257,74 @@ class RawOutput(Output):
 class ZarrOutput(Output):
     """``ram.zarr``: a group with an array for each RAM block, of shape [pages, page size], compressed with QPL.
 
-    A chunk has 256 pages; one that is all zeros is not stored. Pages come to a temporary file, from which chunks are
-    compressed where their checksums are computed.
+    A chunk that is all zeros is not stored. Pages come to a temporary file, from which chunks are compressed where
+    their checksums are computed.
+
+    Parameters
+    ----------
+    folder, page_size, max_device_state
+        As for `Output`.
+    earlier : ReceivedFolder, optional
+        A snapshot of the same guest. A chunk that is equal to the one at the same place there becomes a hard link to
+        it. The snapshots do not depend on each other: a file stays until the last link to it is removed.
+
+    Raises
+    ------
+    MultiFDError
+        As for `Output`; or if no chunk of `earlier` could be linked to.
     """
 
     format = "zarr"
 
-    def __init__(self, folder: Path, page_size: int, max_device_state: int = MAX_DEVICE_STATE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        page_size: int,
+        max_device_state: int = MAX_DEVICE_STATE,
+        earlier: ReceivedFolder | None = None,
+    ) -> None:
         super().__init__(folder, page_size, max_device_state)
-        import zarr
-
-        self._group = zarr.create_group(self._work / ZARR_GROUP, zarr_format=3)
+        self._earlier: dict[str, ZarrBlock] = {}
+        self._kept: dict[str, NDArray[np.uint8]] = {}  # by block, for each chunk: not kept, a file, a link
         self._codec = codec.QPL()
+        try:
+            if earlier is not None:
+                self._check(earlier)
+                self._earlier = {block.name: block for block in earlier.blocks if isinstance(block, ZarrBlock)}
+            import zarr
+
+            self._group = zarr.create_group(self._work / ZARR_GROUP, zarr_format=3)
+        except BaseException:
+            self.discard()
+            raise
+
+    def _check(self, earlier: ReceivedFolder) -> None:
+        if earlier.format != self.format:
+            raise MultiFDError(
+                f"{earlier.path} has the format {earlier.format}, so it has no chunks that could be shared; give a "
+                "folder that was received with --format zarr"
+            )
+        if earlier.page_size != self._page_size:
+            raise MultiFDError(
+                f"{earlier.path} has pages of {earlier.page_size} bytes; expected are pages of {self._page_size}: give "
+                "an earlier snapshot of the same guest"
+            )
+        manifest = earlier.path / MANIFEST
+        if (owner := manifest.stat().st_uid) != os.geteuid():
+            # The owner of a file can read and change it whatever folder it is in.
+            raise MultiFDError(
+                f"{earlier.path} belongs to another user (uid {owner}), who could read this guest's memory too; "
+                "receive as that user, or without --like"
+            )
+        trial = self._work / "trial"
+        try:
+            trial.hardlink_to(manifest)
+            trial.unlink()
+        except OSError as error:
+            raise MultiFDError(
+                f"{self._folder} cannot share chunks with {earlier.path}: {error.strerror or error}; both folders must "
+                "be on the same file system, which must have hard links"
+            ) from error
 
     def _block_file(self, name: str, used_length: int) -> IO[bytes]:
         from numcodecs_qpl.zarr import QPL
@@ -290,18 +340,36 @@ class ZarrOutput(Output):
             # What `_keep` writes; zarr's configuration may have other defaults.
             filters=None,
             compressors=QPL(),
-            chunk_key_encoding={"name": "default", "separator": "/"},
+            chunk_key_encoding={"name": "default", "separator": ZARR_SEPARATOR},
             attributes={"name": name},
         )
+        self._kept[name] = np.zeros(-(-pages // CHUNK_PAGES), np.uint8)
         return tempfile.TemporaryFile(buffering=0, dir=self._work)
 
     def _keep(self, name: str, chunk: int, data: NDArray[np.uint8]) -> None:
         path = self._work / zarr_chunk(name, chunk)
+        path.unlink(missing_ok=True)  # never written to again: it may be a link, and belong to other snapshots too
+        kept = NOTHING
         if data.any():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = LINK if self._link(name, chunk, data, path) else FILE
+        if kept == FILE:
             path.write_bytes(self._codec.encode(data))
-        else:
-            path.unlink(missing_ok=True)
+        self._kept[name][chunk] = kept
+
+    def _link(self, name: str, chunk: int, data: NDArray[np.uint8], path: Path) -> bool:
+        earlier = self._earlier.get(name)
+        if earlier is None or not earlier.equals(chunk, data):
+            return False
+        try:
+            path.hardlink_to(earlier.path(chunk))
+        except OSError:  # the earlier snapshot was removed meanwhile, or the file has as many links as can be
+            return False
+        return True
+
+    def chunks_kept(self) -> tuple[int, int]:
+        """Return the number of chunks that are kept, and how many of them are links to the earlier snapshot."""
+        counts = [np.bincount(kept, minlength=LINK + 1) for kept in self._kept.values()]
+        return sum(int(count[FILE] + count[LINK]) for count in counts), sum(int(count[LINK]) for count in counts)
 
     def _where(self, name: str) -> dict[str, str]:
         return {"array": zarr_array(name)}

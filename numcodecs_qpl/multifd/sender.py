@@ -24,8 +24,8 @@ from numcodecs_qpl.multifd.connecting import Abort, connect
 from numcodecs_qpl.multifd.connection import Connection
 from numcodecs_qpl.multifd.errors import MultiFDError, NoAnswerError, OutcomeUnknownError, PeerClosedError
 from numcodecs_qpl.multifd.folder import ReceivedFolder, StoredBlock
+from numcodecs_qpl.multifd.layout import MAIN_DEVICE_STATE
 from numcodecs_qpl.multifd.methods import MigrationParameters, MultiFDMethods, MultiFDPages, SendParams, get_ops
-from numcodecs_qpl.multifd.output import MAIN_DEVICE_STATE
 from numcodecs_qpl.multifd.ram import RAMBlock
 from numcodecs_qpl.multifd.returnpath import Confirmation
 from numcodecs_qpl.multifd.rounds import Rounds
