@@ -234,13 +234,13 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object], str]] = {
         "device-state.bin is damaged",
     ),
     "no device state": ("raw", lambda guest: (guest / "device-state.bin").unlink(), "device-state.bin cannot be read"),
-    "a flipped bit of a chunk": ("zarr", lambda guest: flip(guest / "ram.zarr/m/c.4.0", 900), "RAM block 'm'"),
+    "a flipped bit of a chunk": ("zarr", lambda guest: flip(guest / "ram.zarr/m/c.16.0", 900), "RAM block 'm'"),
     "a chunk of another array": (
         "zarr",
-        lambda guest: (guest / "ram.zarr/pc.bios/c.0.0").rename(guest / "ram.zarr/m/c.4.0"),
+        lambda guest: (guest / "ram.zarr/pc.bios/c.0.0").rename(guest / "ram.zarr/m/c.16.0"),
         "RAM block 'm'",
     ),
-    "no chunk": ("zarr", lambda guest: (guest / "ram.zarr/m/c.4.0").unlink(), "RAM block 'm' .* is damaged"),
+    "no chunk": ("zarr", lambda guest: (guest / "ram.zarr/m/c.16.0").unlink(), "RAM block 'm' .* is damaged"),
     "two chunks": ("zarr", swap, "RAM block 'm' .* is damaged"),
 }
 

@@ -39,7 +39,7 @@ class StoredBlock(ABC):
     used_length, page_size, crc32 : int
         As the manifest has them.
     chunks : int
-        Number of chunks. Each has 256 pages, apart from the last, which may have fewer.
+        Number of chunks. Each has 64 pages, apart from the last, which may have fewer.
     """
 
     def __init__(self, folder: Path, entry: dict[str, Any]) -> None:

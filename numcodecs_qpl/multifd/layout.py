@@ -7,8 +7,8 @@ from urllib.parse import quote
 MANIFEST = "manifest.json"
 DEVICE_STATE = "device-state"
 MAIN_DEVICE_STATE = f"{DEVICE_STATE}.bin"
-CHUNK_PAGES = 256
-"""Pages in a chunk, a zarr array's as well as those that are checked at a time: 1 MiB for pages of 4 KiB."""
+CHUNK_PAGES = 64
+"""Pages in a chunk, a zarr array's as well as those that are checked at a time: 256 KiB for pages of 4 KiB."""
 ZARR_GROUP = "ram.zarr"
 ZARR_SEPARATOR = "."
 """What is between the numbers in the name of a chunk's file. With "/", each chunk would have a folder of its own."""

@@ -47,7 +47,7 @@ from numcodecs_qpl.multifd.writeback import WriteBack
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 MAX_DEVICE_STATE = 1 << 30
 """Bytes of device state unless told otherwise. A machine without passed-through devices has a few MB."""
-LAG = 64
+LAG = 256
 """Chunks that wait for the rest of their pages, or for newer ones: those that changed last."""
 NOTHING, FILE, LINK = range(3)
 """Ways to keep a chunk: none, as it is all zeros; a file of its own; a hard link to an earlier snapshot's file."""
