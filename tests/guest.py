@@ -56,10 +56,15 @@ class GuestError(RuntimeError):
     """QEMU did not start, ended, or refused a command; the message quotes what it wrote to stderr."""
 
 
-def build_firmware(folder: Path, dirty: bool) -> Path:
-    """Assemble the firmware that halts at once, or that keeps dirtying 4 to 12 MiB."""
-    image = folder / f"firmware-{'dirty' if dirty else 'idle'}.bin"
+def build_firmware(folder: Path, dirty: bool = False, scattered: int = 0) -> Path:
+    """Assemble the firmware that halts at once, or that keeps dirtying 4 to 12 MiB.
+
+    With `scattered`, it dirties pages at random in 1 to 256 MiB, with so many turns of the loop between two of them.
+    """
+    image = folder / f"firmware-{'scattered' if scattered else 'dirty' if dirty else 'idle'}.bin"
     defines = ["-DDIRTY", f"-DLOOPS={LOOPS}"] if dirty else []
+    if scattered:
+        defines = ["-DSCATTERED", f"-DLOOPS={scattered}"]
     source = Path(__file__).with_name("firmware.asm")
     subprocess.run(["nasm", "-f", "bin", *defines, "-o", image, source], check=True)
     return image
