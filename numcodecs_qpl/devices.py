@@ -1,10 +1,10 @@
-"""Which In-Memory Analytics Accelerators and work queues the system has, as Linux tells.
+"""In-Memory Analytics Accelerators and their work queues, as Linux shows them.
 
 The attributes under ``/sys/bus/dsa/devices`` are those of the Linux kernel's
-``Documentation/ABI/stable/sysfs-driver-dma-idxd``; that an IAA is called ``iax<m>`` there, a queue's ``name`` attribute
-and the device node ``/dev/iax/wq<m>.<n>`` are in its idxd driver (``drivers/dma/idxd``: init.c, sysfs.c, cdev.c).
-Nothing is opened but text files: a look does not take a queue from anyone. What to do about a device or a queue that
-cannot be used, ``numcodecs-qpl info`` says.
+``Documentation/ABI/stable/sysfs-driver-dma-idxd``. The name ``iax<m>``, a queue's ``name`` attribute and the device
+node ``/dev/iax/wq<m>.<n>`` are in its idxd driver (``drivers/dma/idxd``: init.c, sysfs.c, cdev.c). This module opens
+text files only, so it takes a queue from nobody. ``numcodecs-qpl info`` adds what to do about a device or a queue that
+cannot be used.
 """
 
 from __future__ import annotations
@@ -20,23 +20,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SYSFS = "/sys/bus/dsa/devices"
-"""Where the idxd driver shows its devices; it is not there if the driver is not."""
+"""Folder of the idxd driver's devices. It exists only while the driver is loaded."""
+
+PCI = "/sys/bus/pci/devices"
+"""Folder of all PCI devices."""
+
+INTEL = 0x8086
+IAAS = (0x0CFE, 0x1216, 0xB02D, 0xFD2D)
+"""PCI device numbers of IAAs (Linux, ``drivers/dma/idxd/registers.h``). The first is that of Sapphire Rapids."""
 
 EMULATED = "emulated IAA"
 """Name of a device that libqpl finds and Linux does not show."""
 
 NODES = "/dev/iax"
-"""Where the device nodes of the queues are."""
+"""Folder of the queues' device nodes."""
 
 # The bus has the queues' device nodes too, as "iax!wq1.0".
 _DEVICE = re.compile(r"iax(\d+)")
-_DSA = re.compile(r"dsa(\d+)")
 _QUEUE = re.compile(r"wq(\d+)\.(\d+)")
 
 
 @dataclass(frozen=True)
 class WorkQueue:
-    """A work queue of an accelerator; None stands for what the system does not tell.
+    """A work queue of an accelerator. None: Linux does not show it.
 
     Attributes
     ----------
@@ -47,25 +53,25 @@ class WorkQueue:
     mode : str or None
         "shared" or "dedicated" (one program at a time; libqpl takes only shared ones).
     type : str or None
-        Whom the queue serves: "user", "kernel" or "none".
+        Clients of the queue: "user", "kernel" or "none".
     name : str or None
-        The name that was given to it when it was set up.
+        Name given to the queue when it was set up.
     size : int or None
-        Descriptors that it holds; 0 for a queue that nobody has set up.
+        Descriptors that it holds; 0 if it is not set up.
     max_transfer_size : int or None
-        Bytes that one descriptor may have it read; what is longer goes to software.
+        Bytes that one descriptor may read. Longer blocks go to software.
     block_on_fault : bool or None
-        Whether the device waits for a page that is not there, instead of giving the job back.
+        True if the device waits for a page that is not in memory; False if it returns the job.
     node : str
         Path of the device node that a program opens.
     node_exists : bool
-        Whether there is such a node; only an enabled queue of type "user" has one.
+        True if the node exists. Only an enabled queue of type "user" has one.
     may_open : bool
-        Whether the permissions let this user open it to read and write.
+        True if the permissions let this user open the node to read and write.
     node_owner, node_group : str or None
-        To whom the node belongs: names, or numbers where there are none.
+        Owner and group of the node: names, or numbers without a name.
     node_mode : str or None
-        Its permissions in octal, like "0600".
+        Permissions of the node in octal, like "0600".
     """
 
     dev: str
@@ -86,7 +92,7 @@ class WorkQueue:
 
 @dataclass(frozen=True)
 class Device:
-    """An In-Memory Analytics Accelerator; None stands for what the system does not tell.
+    """An In-Memory Analytics Accelerator. None: Linux does not show it.
 
     Attributes
     ----------
@@ -95,11 +101,11 @@ class Device:
     state : str or None
         "enabled", "disabled" or "halted".
     numa_node : int or None
-        The NUMA node it is nearest to; -1 for none.
+        Nearest NUMA node; -1 for none.
     version : str or None
-        The hardware's version, like "0x100".
+        Version of the hardware, like "0x100".
     pasid_enabled : bool or None
-        Whether it works on the addresses of user processes, for which the IOMMU has to be in scalable mode.
+        True if it works on the addresses of user processes. The IOMMU must be in scalable mode for that.
     queues : tuple of WorkQueue
         All of its work queues, set up or not.
     """
@@ -114,47 +120,54 @@ class Device:
 
 @dataclass(frozen=True)
 class Host:
-    """What Linux tells beside its accelerators.
+    """Facts about the machine and its kernel. None: Linux does not show it.
 
     Attributes
     ----------
+    iaas : tuple of str or None
+        PCI addresses of the IAAs, with or without a driver.
     driver : bool
-        Whether the idxd driver is there.
+        True if the idxd driver is loaded.
     module : bool or None
-        Whether the running kernel has the driver, loaded or not; None where its list of modules cannot be read, as in
-        most containers.
+        True if the running kernel has the driver, loaded or not. None where the list of its modules cannot be read,
+        as in most containers.
     command_line : str or None
-        The kernel's.
-    dsa : tuple of str
-        Data Streaming Accelerators, ``dsa<m>``, which are on the same bus and do not compress.
+        Command line of the kernel.
     """
 
+    iaas: tuple[str, ...] | None
     driver: bool
     module: bool | None
     command_line: str | None
-    dsa: tuple[str, ...]
 
 
 def host(root: Path = Path("/")) -> Host:
-    """Say what the system has beside its accelerators; it never fails.
+    """Read the facts about the machine. It never fails.
 
     Parameters
     ----------
     root : Path
         Folder to take for ``/``.
     """
-    folder = root / SYSFS.lstrip("/")
     return Host(
-        driver=folder.is_dir(),
+        iaas=_iaas(root / PCI.lstrip("/")),
+        driver=(root / SYSFS.lstrip("/")).is_dir(),
         module=_has_module(root),
         command_line=_text(root / "proc/cmdline"),
-        dsa=tuple(path.name for path in _numbered(folder, _DSA)),
     )
+
+
+def _iaas(folder: Path) -> tuple[str, ...] | None:
+    try:
+        devices = sorted(folder.iterdir())
+    except OSError:
+        return None
+    return tuple(path.name for path in devices if _hex(path / "vendor") == INTEL and _hex(path / "device") in IAAS)
 
 
 def _has_module(root: Path) -> bool | None:
     modules = root / "lib/modules" / (_text(root / "proc/sys/kernel/osrelease") or "unknown")
-    # modules.dep(5) lists what can be loaded, modules.builtin what need not be.
+    # modules.dep(5) lists modules to load, modules.builtin those in the kernel itself.
     lists = [_text(modules / name) for name in ("modules.dep", "modules.builtin")]
     if lists == [None, None]:
         return None
@@ -162,9 +175,9 @@ def _has_module(root: Path) -> bool | None:
 
 
 def devices(root: Path = Path("/")) -> list[Device]:
-    """List the accelerators of the system.
+    """List the accelerators that the idxd driver shows.
 
-    It never fails: a file that is missing or cannot be read is a None, and a system without the driver has no devices.
+    It never fails: a file that is missing or cannot be read gives None, and without the driver the list is empty.
 
     Parameters
     ----------
@@ -176,10 +189,10 @@ def devices(root: Path = Path("/")) -> list[Device]:
 
 
 def path_names(found: Sequence[Device]) -> dict[str, str]:
-    """What the paths, "hardware" and "software", are called where a user reads of them.
+    """Names of the paths, "hardware" and "software", for users.
 
-    libqpl believes whatever library it finds by the name of libaccel-config. Where Linux has shown no device (`found`
-    is empty), what does the work is no IAA.
+    libqpl trusts any library with the name of libaccel-config. If Linux shows no device (`found` is empty), the device
+    that does the work is not an IAA.
     """
     return {
         "hardware": hardware_label(found) + ("" if found else " (a device that Linux does not show)"),
@@ -188,7 +201,7 @@ def path_names(found: Sequence[Device]) -> dict[str, str]:
 
 
 def hardware_label(found: Sequence[Device]) -> str:
-    """`path_names`' hardware where there is room for a word or two only."""
+    """Short name of the hardware path: "IAA" or "emulated IAA"."""
     return "IAA" if found else EMULATED
 
 
@@ -218,7 +231,7 @@ def _queue(root: Path, path: Path) -> WorkQueue:
         block_on_fault=_flag(path / "block_on_fault"),
         node=node,
         node_exists=os.access(here, os.F_OK),
-        # Asked, not tried: opening a queue makes this process one of its clients.
+        # access(2), not open(2): opening a queue makes this process one of its clients.
         may_open=os.access(here, os.R_OK | os.W_OK, effective_ids=True),
         node_owner=owner,
         node_group=group,
@@ -240,7 +253,7 @@ def _ownership(node: Path) -> tuple[str | None, str | None, str | None]:
 
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    """Entries of `folder` whose whole name is of the pattern, in the order of its numbers."""
+    """Entries of `folder` whose whole name matches the pattern, sorted by the numbers in it."""
     try:
         names = [entry.name for entry in folder.iterdir()]
     except OSError:
@@ -260,6 +273,13 @@ def _text(path: Path) -> str | None:
 def _number(path: Path) -> int | None:
     try:
         return int(_text(path) or "")
+    except ValueError:
+        return None
+
+
+def _hex(path: Path) -> int | None:
+    try:
+        return int(_text(path) or "", 16)
     except ValueError:
         return None
 

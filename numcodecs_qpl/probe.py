@@ -1,6 +1,6 @@
-"""Trial of the hardware path: blocks through it, each compared with its input.
+"""Trial of the hardware path: blocks run on it, and each result is compared with its input.
 
-A caller cannot choose a work queue. So many blocks are in flight at once, some for each queue.
+A caller cannot choose a work queue. So many blocks are in flight at once, enough for each queue.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ BLOCKS_A_QUEUE = 32
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of one kind of work.
+    """Result of one kind of work.
 
     Attributes
     ----------
     work : str
-        What was done.
+        Kind of work: compress or inflate, and the tables.
     blocks, on_hardware : int
         Blocks of 4 KiB that were tried, and those that hardware did.
     wrong : int
-        Blocks that did not come out as they should.
+        Blocks with a wrong result.
     error : str or None
-        What hardware failed with.
+        Error of the hardware.
     """
 
     work: str
@@ -42,23 +42,23 @@ class Trial:
 
     @property
     def passed(self) -> bool:
-        """Whether hardware did every block, and did it right."""
+        """True if hardware did every block, and every result is right."""
         return self.error is None and self.on_hardware == self.blocks and not self.wrong
 
     def as_json(self) -> dict[str, Any]:
-        """The same for JSON."""
+        """The trial as a JSON object."""
         return {**asdict(self), "passed": self.passed}
 
 
 def probe(queues: int) -> list[Trial]:
     """Compress with fixed and with dynamic tables, and inflate both, on hardware alone.
 
-    The process's counts (`numcodecs_qpl.stats`) begin anew, and its path setting is "hardware" for the time.
+    The process's counts (`numcodecs_qpl.stats`) start at zero again. Its path setting is "hardware" meanwhile.
 
     Parameters
     ----------
     queues : int
-        Work queues that are to be met, at least 1.
+        Work queues to reach, at least 1.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def _trial(work: str, counter: str, blocks: int, count_wrong: Callable[[], int])
 
 def _inflated(stream: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     if len(stream) == PAGE:
-        return stream.tobytes()  # kept as it is
+        return stream.tobytes()  # a page that does not shrink is kept
     try:
         return zlib.decompress(stream.tobytes(), -15)
     except zlib.error:

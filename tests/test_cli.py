@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,8 +18,10 @@ from programs import environment
 
 import numcodecs_qpl
 from numcodecs_qpl import _core, cli
+from numcodecs_qpl import devices as devices_module
 from numcodecs_qpl.advice import device_advice, host_advice, queue_advice
 from numcodecs_qpl.cli import info
+from numcodecs_qpl.cli.common import NO_HARDWARE
 from numcodecs_qpl.cli.demo import DEMO_NEEDS
 from numcodecs_qpl.devices import Device, Host, WorkQueue, devices
 
@@ -74,27 +77,206 @@ def test_info_says_that_zarr_is_not_installed(
     assert entry(capsys.readouterr().out, "zarr") == "not installed"
 
 
+class Machine:
+    """A root folder with the files from which `info` learns about the machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "sys/bus/pci/devices").mkdir(parents=True)
+        self._pci("0000:00:01.0", "0x1af4", "0x1041")  # a network card
+
+    def _pci(self, address: str, vendor: str, device: str) -> None:
+        self._write(f"sys/bus/pci/devices/{address}", vendor=vendor, device=device)
+
+    def _write(self, folder: str, **attributes: str) -> None:
+        (self.root / folder).mkdir(parents=True, exist_ok=True)
+        for name, text in attributes.items():
+            (self.root / folder / name).write_text(f"{text}\n")
+
+    def add_iaa(self, address: str = "0000:6f:02.0") -> None:
+        self._pci(address, "0x8086", "0x0cfe")
+
+    def load_driver(self) -> None:
+        """The driver's device with one queue, which is disabled."""
+        self._write("sys/bus/dsa/devices/iax1", state="enabled", pasid_enabled="1")
+        self._write("sys/bus/dsa/devices/iax1/wq1.0", state="disabled", mode="shared", type="user", size="16")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine without an IAA, on which libqpl is installed and finds no device."""
+    monkeypatch.setattr(info, "host", lambda: devices_module.host(tmp_path))
+    monkeypatch.setattr(info, "devices", lambda: devices(tmp_path))
+    monkeypatch.setattr(_core, "libqpl_version", lambda: "1.9.0")
+    answers(monkeypatch, "auto", "software", 503)
+    return Machine(tmp_path)
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, setting: str, in_force: str, status: int | None) -> None:
+    """Replace the answers of the core."""
+    monkeypatch.setattr(_core, "get_path", lambda: setting)
+    monkeypatch.setattr(_core, "path_in_force", lambda: in_force)
+    monkeypatch.setattr(_core, "hardware_init_status", lambda: status)
+
+
+def top(capsys: pytest.CaptureFixture[str]) -> str:
+    """What `info` printed above the versions, on one line."""
+    return " ".join(capsys.readouterr().out.partition("\n\n")[0].split())
+
+
+NOTHING_TO_DO = "No IAA in this machine. Everything runs in software. Nothing to do."
+
+
+def test_info_on_a_machine_without_an_iaa_has_nothing_to_do(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"{NOTHING_TO_DO}\n\n")
+    assert "libqpl status" not in text
+    assert "QPL_STS" not in text
+    assert "driver" not in text
+
+
+@pytest.mark.parametrize(("setting", "status"), [("auto", 501), ("software", None)])
+def test_without_an_iaa_neither_libqpls_answer_nor_a_missing_libqpl_matters(
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    setting: str,
+    status: int | None,
+) -> None:
+    answers(monkeypatch, setting, "software", status)
+    assert cli.main(["info"]) == 0
+    assert top(capsys) == NOTHING_TO_DO
+    monkeypatch.setattr(_core, "libqpl_version", lambda: None)
+    assert cli.main(["info"]) == 0
+    assert top(capsys) == NOTHING_TO_DO
+
+
+def test_info_without_a_list_of_pci_devices_does_not_claim_that_there_is_no_iaa(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(machine.root / "sys")
+    assert cli.main(["info"]) == 0
+    assert top(capsys) == (
+        "Linux shows no list of PCI devices here, and no IAA. Everything runs in software. On a host with an IAA, run "
+        "this there."
+    )
+
+
+def test_info_names_the_next_command_on_a_machine_with_an_iaa(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.add_iaa()
+    assert cli.main(["info"]) == 0
+    unused = "1 IAA in this machine, not usable yet. Everything runs in software. Next: "
+    assert top(capsys) == f"{unused}Linux's idxd driver is not loaded: `sudo modprobe idxd` on the host."
+    machine.load_driver()
+    assert cli.main(["info"]) == 0
+    assert top(capsys) == f"{unused}wq1.0: it is disabled: `sudo accel-config enable-wq iax1/wq1.0`."
+
+
+def test_info_counts_the_iaas(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.add_iaa()
+    machine.add_iaa("0000:f2:02.0")
+    assert cli.main(["info"]) == 0
+    assert top(capsys).startswith("2 IAAs in this machine, not usable yet.")
+
+
+def test_info_says_that_libaccel_config_is_missing_before_it_looks_at_devices(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_core, "status_name", lambda status: "QPL_STS_INIT_LIBACCEL_NOT_FOUND")
+    monkeypatch.setattr(_core, "hardware_advice", lambda status: "install libaccel-config")
+    machine.add_iaa()
+    machine.load_driver()
+    assert cli.main(["info"]) == 0
+    assert top(capsys).partition(" Next: ")[2] == "install libaccel-config."
+
+
+def test_info_says_that_the_build_has_no_libqpl_on_a_machine_with_an_iaa(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.add_iaa()
+    monkeypatch.setattr(_core, "libqpl_version", lambda: None)
+    answers(monkeypatch, "auto", "software", None)
+    assert cli.main(["info"]) == 0
+    said = top(capsys)
+    assert said.startswith("1 IAA in this machine, not usable yet. Everything runs in software. Next: this build has")
+    assert "build it with libqpl" in said
+
+
+def test_info_says_that_the_setting_keeps_an_iaa_from_being_used(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.add_iaa()
+    answers(monkeypatch, "software", "software", None)
+    assert cli.main(["info"]) == 0
+    assert top(capsys) == (
+        "1 IAA in this machine, not used. Everything runs in software. Next: the path setting is software: unset "
+        "NUMCODECS_QPL_PATH to use an IAA."
+    )
+
+
+def test_info_says_that_an_iaa_is_used(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.add_iaa()
+    machine.load_driver()
+    answers(monkeypatch, "auto", "hardware", 0)
+    assert cli.main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("1 IAA in this machine. Blocks run on hardware.\n\n")
+    assert entry(text, "path in force") == "IAA"
+
+
+@pytest.mark.parametrize("has_iaa", [True, False])
+def test_hardware_that_is_demanded_and_missing_is_a_failure(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], has_iaa: bool
+) -> None:
+    def none_usable() -> str:
+        raise _core.QplError("no device")
+
+    if has_iaa:
+        machine.add_iaa()
+    answers(monkeypatch, "hardware", "hardware", 501)
+    monkeypatch.setattr(_core, "path_in_force", none_usable)
+    assert cli.main(["info"]) == 1
+    out, err = capsys.readouterr()
+    first = "1 IAA in this machine, not usable yet." if has_iaa else "No IAA in this machine."
+    assert out.startswith(f"{first} Compressing and decompressing fail.\n")
+    assert "Nothing to do" not in out
+    assert err == f"numcodecs-qpl: error: {NO_HARDWARE}\n"
+
+
+def test_info_fails_on_this_machine_where_hardware_is_demanded_and_missing() -> None:
+    without_iaa()
+    result = run("info", NUMCODECS_QPL_PATH="hardware")
+    assert (result.returncode, result.stderr) == (1, f"numcodecs-qpl: error: {NO_HARDWARE}\n")
+    assert entry(result.stdout, "path setting") == "hardware"
+    assert entry(result.stdout, "path in force") == "none"
+    assert entry(result.stdout, "numcodecs") == version("numcodecs")
+
+
 @needs_libqpl
-def test_info_tells_the_path_in_force_and_why() -> None:
-    text = run("info").stdout
+def test_info_shows_libqpls_answer_only_if_asked_to() -> None:
     status = _core.hardware_init_status()
     assert status is not None
-    assert entry(text, "path setting") == "auto"
-    assert entry(text, "path in force") == ("software path" if status else "IAA")
-    assert f"status is {status}, {_core.status_name(status)}" in entry(text, "because")
-    if status:
-        assert _core.hardware_advice(status) in entry(text, "because")
+    assert entry(run("info", "--verbose").stdout, "libqpl status").startswith(f"{status}, {_core.status_name(status)}")
+    assert _core.status_name(status) not in run("info").stdout
+    not_asked = run("info", "--verbose", NUMCODECS_QPL_PATH="software").stdout
+    assert entry(not_asked, "libqpl status") == "not asked for a device"
 
 
 @without_libqpl
 @pytest.mark.parametrize("setting", ["auto", "software"])
 def test_info_says_that_this_build_has_no_libqpl(setting: str) -> None:
-    result = run("info", NUMCODECS_QPL_PATH=setting)
+    result = run("info", "--verbose", NUMCODECS_QPL_PATH=setting)
     assert (result.returncode, result.stderr) == (0, "")
     assert entry(result.stdout, "libqpl") == "not in this build"
+    assert entry(result.stdout, "libqpl status") == "not in this build"
     assert entry(result.stdout, "path in force") == "software path"
-    assert "this build has no libqpl" in entry(result.stdout, "because")
-    assert "to do" not in result.stdout
 
 
 @without_libqpl
@@ -105,48 +287,15 @@ def test_there_is_nothing_to_probe_without_libqpl() -> None:
     assert entry(result.stdout, "libqpl") == "not in this build"
 
 
-@needs_libqpl
-def test_info_says_that_the_software_path_was_asked_for() -> None:
-    result = run("info", NUMCODECS_QPL_PATH="software")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert entry(result.stdout, "path setting") == "software"
-    assert entry(result.stdout, "path in force") == "software path"
-    assert "the setting says so" in entry(result.stdout, "because")
-
-
-def test_info_leaves_the_devices_alone_where_software_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_leaves_the_devices_alone_where_software_was_asked_for(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def asked() -> int:
         raise AssertionError("libqpl was asked for a hardware job")
 
+    answers(monkeypatch, "software", "software", None)
     monkeypatch.setattr(_core, "hardware_init_status", asked)
-    monkeypatch.setattr(_core, "get_path", lambda: "software")
-    monkeypatch.setattr(_core, "path_in_force", lambda: "software")
-    assert cli.main(["info"]) == 0
-
-
-def test_info_shows_everything_and_says_what_will_fail_where_hardware_is_forced_and_missing() -> None:
-    without_iaa()
-    result = run("info", NUMCODECS_QPL_PATH="hardware")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert entry(result.stdout, "path setting") == "hardware"
-    assert entry(result.stdout, "path in force") == "none: compressing and decompressing will fail"
-    assert _core.hardware_advice(_core.hardware_init_status()) in entry(result.stdout, "because")
-    assert entry(result.stdout, "threads") == "1"
-    assert entry(result.stdout, "numcodecs") == version("numcodecs")
-
-
-@needs_libqpl
-def test_info_says_iaa_where_one_can_be_used(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(_core, "hardware_init_status", lambda: 0)
-    monkeypatch.setattr(_core, "path_in_force", lambda: "hardware")
-    monkeypatch.setattr(_core, "get_path", lambda: "auto")
-    monkeypatch.setattr(info, "devices", lambda: FOUND)
-    assert cli.main(["info"]) == 0
-    text = capsys.readouterr().out
-    assert entry(text, "path in force") == "IAA"
-    assert entry(text, "because") == "an IAA can be used: libqpl's hardware init status is 0, QPL_STS_OK"
+    assert cli.main(["info", "--verbose"]) == 0
 
 
 def test_info_shows_everything_and_fails_with_a_message_where_the_path_setting_is_no_word_it_knows() -> None:
@@ -154,7 +303,7 @@ def test_info_shows_everything_and_fails_with_a_message_where_the_path_setting_i
     assert result.returncode == 1
     message = "NUMCODECS_QPL_PATH is 'junk'; it must be one of auto, hardware, software"
     assert result.stderr == f"numcodecs-qpl: error: {message}\n"
-    assert entry(result.stdout, "because") == message
+    assert entry(result.stdout, "path setting") == "not a valid setting"
     assert entry(result.stdout, "threads") == "1"
 
 
@@ -176,14 +325,6 @@ def test_info_tells_both_settings_that_mean_nothing() -> None:
 
 def test_info_tells_the_threads() -> None:
     assert entry(run("info", NUMCODECS_QPL_THREADS="3").stdout, "threads") == "3"
-
-
-def test_info_says_that_there_are_no_devices(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(info, "devices", list)
-    assert cli.main(["info"]) == 0
-    assert entry(capsys.readouterr().out, "devices").startswith("none: ")
 
 
 OPEN = WorkQueue(
@@ -210,7 +351,7 @@ FOUND = [
     Device("iax1", "enabled", 0, "0x100", True, (OPEN, CLOSED, ABSENT)),
     Device("iax3", None, -1, None, None, ()),
 ]
-HOST = Host(driver=True, module=None, command_line="quiet", dsa=())
+HOST = Host(iaas=("0000:6f:02.0",), driver=True, module=None, command_line="quiet")
 
 
 def test_info_tells_each_device_and_queue(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,16 +383,14 @@ def test_info_says_what_to_do_below_what_it_is_about(
     assert cli.main(["info"]) == 0
     names = [line[:15].strip() for line in capsys.readouterr().out.splitlines()]
     names = [name for name in names[names.index("iax1") :] if name]
-    host = [*info._libqpl_advice(_core.hardware_init_status()), *host_advice(HOST, [device])]
-    to_do = ["to do"] * len(host) if _core.libqpl_version() else []
-    assert names == ["iax1", "to do", "wq1.0", "wq1.1", "to do", "wq1.2", *to_do]
+    assert names == ["iax1", "to do", "wq1.0", "wq1.1", "to do", "wq1.2"]
 
 
 def test_info_keeps_to_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(info, "devices", lambda: FOUND)
     monkeypatch.setattr(info, "host", lambda: HOST)
-    cli.main(["info"])
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    cli.main(["info", "--verbose"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 80
 
 
 def test_info_json_holds_what_the_library_says() -> None:
@@ -259,7 +398,7 @@ def test_info_json_holds_what_the_library_says() -> None:
     assert (result.returncode, result.stderr) == (0, "")
     facts = json.loads(result.stdout)
     status = _core.hardware_init_status()
-    assert list(facts) == ["versions", "path", "threads", "numa", "devices", "advice", "errors"]
+    assert list(facts) == ["summary", "versions", "path", "threads", "numa", "iaas", "devices", "advice", "errors"]
     assert facts["versions"] == {
         "numcodecs-qpl": numcodecs_qpl.__version__,
         "libqpl": _core.libqpl_version(),
@@ -267,12 +406,13 @@ def test_info_json_holds_what_the_library_says() -> None:
         "Python": platform.python_version(),
         **{package: version(package) for package in ("numcodecs", "numpy", "zarr")},
     }
-    assert list(facts["path"]) == ["setting", "in_force", "why", "hardware_init_status"]
+    assert list(facts["path"]) == ["setting", "in_force", "hardware_init_status"]
     assert facts["path"]["setting"] == "auto"
     assert facts["path"]["in_force"] == ("hardware" if status == 0 else "software")
-    assert ("this build has no libqpl" if status is None else _core.status_name(status)) in facts["path"]["why"]
     assert facts["path"]["hardware_init_status"] == status
     assert facts["threads"] == 2
+    iaas = devices_module.host().iaas
+    assert facts["iaas"] == (None if iaas is None else list(iaas))
     assert len(facts["devices"]) == len(devices())
     assert facts["errors"] == []
 
@@ -322,20 +462,6 @@ def test_info_json_has_the_advice_of_the_host_of_each_device_and_of_each_queue(
     assert found["advice"] == device_advice(device) != []
     assert [queue["advice"] for queue in found["queues"]] == [[], queue_advice(device, CLOSED), []]
     assert queue_advice(device, CLOSED) != []
-
-
-@needs_libqpl
-def test_info_says_to_install_libaccel_config_where_libqpl_finds_none(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status = next(number for number in range(1000) if _core.status_name(number) == "QPL_STS_INIT_LIBACCEL_NOT_FOUND")
-    monkeypatch.setattr(_core, "hardware_init_status", lambda: status)
-    monkeypatch.setattr(_core, "path_in_force", lambda: "software")
-    monkeypatch.setattr(_core, "get_path", lambda: "auto")
-    assert cli.main(["info", "--json"]) == 0
-    advice = json.loads(capsys.readouterr().out)["advice"]
-    assert advice[0] == _core.hardware_advice(status)
-    assert "install libaccel-config" in advice[0]
 
 
 def test_info_json_is_json_and_has_the_errors_where_settings_mean_nothing() -> None:

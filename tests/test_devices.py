@@ -212,7 +212,7 @@ def test_this_system_as_a_host_can_be_asked() -> None:
 
 
 def test_a_host_of_which_nothing_can_be_read_has_no_driver_and_tells_nothing_else(tmp_path: Path) -> None:
-    assert host(tmp_path) == Host(driver=False, module=None, command_line=None, dsa=())
+    assert host(tmp_path) == Host(iaas=None, driver=False, module=None, command_line=None)
 
 
 def test_a_host_with_the_drivers_bus_has_the_driver(tmp_path: Path) -> None:
@@ -226,10 +226,26 @@ def test_the_kernels_command_line_is_told(tmp_path: Path) -> None:
     assert host(tmp_path).command_line == "quiet intel_iommu=on,sm_on"
 
 
-def test_the_dsas_are_told_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    for name in ("dsa10", "dsa2", "iax1", "wq2.0"):
-        (tmp_path / "sys/bus/dsa/devices" / name).mkdir(parents=True)
-    assert host(tmp_path).dsa == ("dsa2", "dsa10")
+def pci(root: Path, address: str, vendor: str, device: str) -> None:
+    home = root / "sys/bus/pci/devices" / address
+    home.mkdir(parents=True)
+    (home / "vendor").write_text(f"{vendor}\n")
+    (home / "device").write_text(f"{device}\n")
+
+
+def test_the_iaas_of_the_pci_list_are_found_without_a_driver(tmp_path: Path) -> None:
+    pci(tmp_path, "0000:f2:02.0", "0x8086", "0x0cfe")
+    pci(tmp_path, "0000:6f:02.0", "0x8086", "0x1216")
+    pci(tmp_path, "0000:6f:01.0", "0x8086", "0x0b25")  # a Data Streaming Accelerator
+    pci(tmp_path, "0000:00:01.0", "0x1af4", "0x0cfe")  # another vendor
+    (tmp_path / "sys/bus/pci/devices/0000:00:02.0").mkdir()  # gone while it is read
+    assert host(tmp_path).iaas == ("0000:6f:02.0", "0000:f2:02.0")
+
+
+def test_a_machine_without_an_iaa_and_one_without_a_pci_list_are_different(tmp_path: Path) -> None:
+    assert host(tmp_path).iaas is None
+    pci(tmp_path, "0000:00:01.0", "0x1af4", "0x1041")
+    assert host(tmp_path).iaas == ()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The command ``numcodecs-qpl``.
 
-A command is a module with a pair of functions: ``add_<name>`` describes it to argparse, and ``_<name>`` does it and
-returns the exit status; `_parser` calls the first of the two. A failure that can be expected is told by
-`common.failed`, without a traceback.
+A command is a module with a pair of functions: ``add_<name>`` describes it to argparse, and ``_<name>`` runs it and
+returns the exit status. `_parser` calls ``add_<name>``. An expected failure is reported by `common.failed`, without a
+traceback.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments = _parser().parse_args(argv)
             return int(arguments.run(arguments))
         finally:
-            sys.stdout.flush()  # now, while a failure of it can still be told
+            sys.stdout.flush()  # now, while its failure can still be reported
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
-        # stdout takes no more, and Python's own flush at exit must not complain once more.
+        # stdout takes no more, and Python's own flush at exit must not fail, too.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
-        # A reader who has gone, as in `numcodecs-qpl info | head -1`, has seen enough and needs no message.
+        # A reader that ended early, as in `numcodecs-qpl info | head -1`, needs no message.
         return FAILED if isinstance(error, BrokenPipeError) else failed(f"the output cannot be written: {error}")
 
 

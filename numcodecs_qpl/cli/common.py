@@ -1,4 +1,4 @@
-"""What the commands share: exit statuses, and how they speak."""
+"""Common parts of the commands: exit statuses and messages."""
 
 from __future__ import annotations
 
@@ -18,30 +18,34 @@ PROGRAM = "numcodecs-qpl"
 OK, FAILED, INTERRUPTED = 0, 1, 130
 """Exit statuses. argparse itself exits with 2 if the command line is wrong; 130 is a shell's own for Ctrl-C."""
 
+NO_HARDWARE = "the hardware path cannot be used: no IAA is ready; unset NUMCODECS_QPL_PATH to use software"
+
 EXIT_STATUS = "exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong"
 
 
 def examples(*arguments: str) -> str:
-    """The last lines of a ``--help``: the command lines that `arguments` make."""
+    """Last lines of a ``--help``: one command line for each of `arguments`."""
     return "\n  ".join(["examples:", *(f"{PROGRAM} {words}" for words in arguments)])
 
 
 def missing(*packages: str) -> str:
-    """Those of `packages` that are not installed, as a sentence has them; nothing if all are."""
+    """Names of the `packages` that are not installed, with commas between them; empty if all are."""
     return ", ".join(package for package in packages if importlib.util.find_spec(package) is None)
 
 
 def unusable_settings() -> str:
-    """Why the process's path and threads cannot be followed; nothing if they can."""
+    """Error message about the process's path and threads; empty if they are valid and can be followed."""
     try:
         path_in_force()
         get_threads()
-    except (QplError, ValueError) as error:
-        return f"{error} (`{PROGRAM} info` says more)"
+    except QplError:
+        return f"{NO_HARDWARE}, or see `{PROGRAM} info`"
+    except ValueError as error:
+        return str(error)
     return ""
 
 
 def failed(message: str) -> int:
-    """Say what went wrong, and return the exit status that says so too."""
+    """Print an error message, and return the exit status of a failure."""
     print(f"{PROGRAM}: error: {message}", file=sys.stderr)
     return FAILED

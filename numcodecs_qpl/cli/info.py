@@ -7,13 +7,15 @@ import importlib.metadata
 import json
 import platform
 import textwrap
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from numcodecs_qpl import __version__, _core
 from numcodecs_qpl.advice import device_advice, host_advice, queue_advice
-from numcodecs_qpl.cli.common import OK, PROGRAM, examples, failed
-from numcodecs_qpl.devices import SYSFS, Device, WorkQueue, devices, host, path_names
+from numcodecs_qpl.cli.common import NO_HARDWARE, OK, PROGRAM, examples, failed
+from numcodecs_qpl.devices import Device, WorkQueue, devices, host, path_names
 from numcodecs_qpl.probe import Trial, probe
 
 if TYPE_CHECKING:
@@ -24,17 +26,19 @@ def add_info(commands: Commands) -> None:
     """Describe ``numcodecs-qpl info`` to argparse."""
     command = commands.add_parser(
         "info",
-        help="versions, where the work runs and why, threads, devices",
-        description="Show the versions, the path in force and why, the threads that share a chunk, and the\n"
-        "accelerators and work queues that Linux knows of, with what to do about those that cannot be used.",
-        epilog=examples("info", "info --json", "info --probe"),
+        help="is there an IAA, is it used, and what comes next; versions, settings, devices",
+        description="Show if this machine has an IAA and uses it, and the next command if it does not. Then show\n"
+        "the versions, the settings, and the accelerators and work queues that Linux knows of.",
+        epilog=examples("info", "info --json", "info --probe")
+        + "\n\nexit status: 1 if a setting is invalid, or is hardware and no IAA can be used; else 0",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    command.add_argument("--verbose", action="store_true", help="show libqpl's answer to the search for a device, too")
     command.add_argument(
         "--probe",
         action="store_true",
-        help="run blocks through the devices, and fail unless all come out right; libqpl chooses the queues",
+        help="run blocks on the devices, and fail unless every result is right; libqpl chooses the queues",
     )
     command.set_defaults(run=_info)
 
@@ -44,12 +48,12 @@ def _info(arguments: argparse.Namespace) -> int:
     if arguments.probe:
         facts["probe"], failures = _probed(facts["devices"])
         facts["errors"] += failures
-    print(json.dumps(_json_of(facts), indent=2) if arguments.json else _text_of(facts))
+    print(json.dumps(_json_of(facts), indent=2) if arguments.json else _text_of(facts, verbose=arguments.verbose))
     return failed("; ".join(facts["errors"])) if facts["errors"] else OK
 
 
 def _facts() -> dict[str, Any]:
-    """What `info` tells; "errors" are settings that mean nothing, which a machine without an IAA is not."""
+    """Everything that `info` shows. "errors" are settings that are invalid or cannot be followed."""
     errors = []
     settings: dict[str, Any] = {"threads": None, "numa": None}
     for name, setting in (("threads", _core.get_threads), ("numa", _core.get_numa)):
@@ -57,12 +61,20 @@ def _facts() -> dict[str, Any]:
             settings[name] = setting()
         except ValueError as error:
             errors.append(str(error))
-    found = devices()
-    path = _path_facts(path_names(found)["hardware"])
-    if path["setting"] is None:
-        errors.append(path["why"])
-    advice = [*_libqpl_advice(path["hardware_init_status"]), *host_advice(host(), found)]
+    machine, found = host(), devices()
+    path: dict[str, Any] = {"setting": None, "in_force": None, "hardware_init_status": None}
+    try:
+        path["setting"] = _core.get_path()
+        path["in_force"] = _core.path_in_force()
+    except ValueError as error:
+        errors.append(str(error))
+    except _core.QplError:
+        errors.append(NO_HARDWARE)
+    if path["setting"] in ("auto", "hardware"):  # with "software", libqpl must not touch the devices
+        path["hardware_init_status"] = _core.hardware_init_status()
+    iaas = max(len(found), len(machine.iaas or ()))
     return {
+        "summary": _summary(iaas, path, found, listed=machine.iaas is not None),
         "versions": {
             PROGRAM: __version__,
             "libqpl": _core.libqpl_version(),
@@ -72,41 +84,44 @@ def _facts() -> dict[str, Any]:
         },
         "path": path,
         **settings,
+        "iaas": machine.iaas,
         "devices": found,
-        "advice": advice if _core.libqpl_version() else [],  # it is all about devices
+        "advice": [*_use_advice(path), *host_advice(machine, found)] if iaas else [],
         "errors": errors,
     }
 
 
-def _path_facts(hardware: str) -> dict[str, Any]:
-    facts: dict[str, Any] = {"setting": None, "in_force": None, "why": "", "hardware_init_status": None}
-    try:
-        facts["setting"] = _core.get_path()
-        facts["in_force"] = _core.path_in_force()
-    except ValueError as error:
-        return {**facts, "why": str(error)}
-    except _core.QplError:
-        pass  # the status says it too
-    # Whoever chose software may want libqpl to keep away from the devices.
-    status = _core.hardware_init_status() if facts["setting"] != "software" else None
+def _summary(iaas: int, path: dict[str, Any], found: list[Device], *, listed: bool) -> str:
+    """Two or three sentences: IAAs of the machine, and the path in force."""
+    machine = f"{iaas} IAA{'s' * (iaas != 1)} in this machine"
+    if path["in_force"] == "hardware":
+        if found:
+            return f"{machine}. Blocks run on hardware."
+        return f"Blocks run on an {path_names(found)['hardware']}."
+    effect = "Everything runs in software." if path["in_force"] else "Compressing and decompressing fail."
+    if iaas:
+        unused = "not used" if path["setting"] == "software" else "not usable yet"
+        return f"{machine}, {unused}. {effect}"
+    if not listed:
+        return f"Linux shows no list of PCI devices here, and no IAA. {effect} On a host with an IAA, run this there."
+    return f"No IAA in this machine. {effect}{' Nothing to do.' * bool(path['in_force'])}"
+
+
+def _use_advice(path: dict[str, Any]) -> list[str]:
+    """Steps without which this process cannot use a device that is ready."""
     if _core.libqpl_version() is None:
-        why = _core.NO_LIBQPL
-    elif status is None:
-        why = "the setting says so, and libqpl was not asked for a device"
-    else:
-        why = _said_by_libqpl(status, hardware)
-    return {**facts, "why": why, "hardware_init_status": status}
-
-
-def _said_by_libqpl(status: int, hardware: str) -> str:
-    said = f"libqpl's hardware init status is {status}, {_core.status_name(status)}"
-    if status:
-        return f"no IAA can be used: {said}: {_core.hardware_advice(status)}"
-    return f"an {hardware} can be used: {said}"
+        return [_core.NO_LIBQPL]
+    if path["setting"] == "software":
+        return ["the path setting is software: unset NUMCODECS_QPL_PATH to use an IAA"]
+    status = path["hardware_init_status"]
+    # The advice on devices and queues is more detailed than libqpl's other answers.
+    if status and _core.status_name(status) == "QPL_STS_INIT_LIBACCEL_NOT_FOUND":
+        return [_core.hardware_advice(status)]
+    return []
 
 
 def _probed(found: list[Device]) -> tuple[list[Trial], list[str]]:
-    """What came of each kind of work, and what is wrong with that."""
+    """Trials of each kind of work, and their failures as sentences."""
     if _core.libqpl_version() is None:
         return [], [f"there is nothing to probe: {_core.NO_LIBQPL}"]
     try:
@@ -122,13 +137,6 @@ def _trial_text(trial: Trial) -> str:
     if trial.wrong:
         return f"{trial.work}: {trial.wrong} of {trial.blocks} blocks came out wrong"
     return f"{trial.work}: {trial.on_hardware} of {trial.blocks} blocks done on hardware, and right"
-
-
-def _libqpl_advice(status: int | None) -> list[str]:
-    # What libqpl says of devices and queues, the advice on these says in detail.
-    if status and _core.status_name(status) == "QPL_STS_INIT_LIBACCEL_NOT_FOUND":
-        return [_core.hardware_advice(status)]
-    return []
 
 
 def _installed_version(package: str) -> str | None:
@@ -150,37 +158,64 @@ def _device_facts(device: Device) -> dict[str, Any]:
     return {**asdict(device), "queues": queues, "advice": device_advice(device)}
 
 
-def _text_of(facts: dict[str, Any]) -> str:
-    path = facts["path"]
-    in_force = path_names(facts["devices"]).get(path["in_force"], "none: compressing and decompressing will fail")
+def _text_of(facts: dict[str, Any], *, verbose: bool) -> str:
+    path, found = facts["path"], facts["devices"]
     missing = {"libqpl": "not in this build"}
     invalid = "not a valid setting"
     entries = [(name, version or missing.get(name, "not installed")) for name, version in facts["versions"].items()]
     entries += [
         ("", ""),
         ("path setting", path["setting"] or invalid),
-        ("path in force", in_force),
-        ("because", path["why"]),
+        ("path in force", path_names(found).get(path["in_force"], "none")),
+        ("threads", str(facts["threads"] or invalid)),
+        ("NUMA policy", invalid if facts["numa"] is None else str(facts["numa"])),
     ]
-    entries += [("", ""), ("threads", str(facts["threads"] or invalid))]
-    entries += [("NUMA policy", invalid if facts["numa"] is None else str(facts["numa"])), ("", "")]
-    if not facts["devices"]:
-        entries.append(("devices", f"none: Linux's idxd driver shows no IAA in {SYSFS}"))
-    for device in facts["devices"]:
-        entries.append((device.dev, _device_text(device)))
+    if verbose:
+        entries.append(("libqpl status", _status_text(path["hardware_init_status"])))
+    for device in found:
+        entries += [("", ""), (device.dev, _device_text(device))]
         entries += [("  to do", sentence) for sentence in device_advice(device)]
         for queue in device.queues:
             entries.append((f"  {queue.dev}", _queue_text(queue)))
             entries += [("    to do", sentence) for sentence in queue_advice(device, queue)]
-    entries += [("to do", sentence) for sentence in facts["advice"]]
     if "probe" in facts:
         entries += [("", ""), *(("probe", _trial_text(trial)) for trial in facts["probe"])]
-    return "\n".join(_entry(name, text) for name, text in entries)
+    return "\n".join([*_top(facts), "", *(_entry(name, text) for name, text in entries)])
+
+
+def _top(facts: dict[str, Any]) -> Iterator[str]:
+    """Lines above all others: the summary and the next step."""
+    yield from _wrapped(facts["summary"])
+    if facts["path"]["in_force"] != "hardware":
+        for step in islice(_steps(facts), 1):
+            yield from _wrapped(f"Next: {step}.")
+
+
+def _steps(facts: dict[str, Any]) -> Iterator[str]:
+    """All steps, in their order."""
+    yield from facts["advice"]
+    for device in facts["devices"]:
+        yield from (f"{device.dev}: {step}" for step in device_advice(device))
+        for queue in device.queues:
+            yield from (f"{queue.dev}: {step}" for step in queue_advice(device, queue))
+
+
+def _status_text(status: int | None) -> str:
+    if _core.libqpl_version() is None:
+        return "not in this build"
+    if status is None:
+        return "not asked for a device"
+    advice = f": {_core.hardware_advice(status)}" if status else ""
+    return f"{status}, {_core.status_name(status)}{advice}"
+
+
+def _wrapped(text: str, width: int = 79) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False) or [""]
 
 
 def _entry(name: str, text: str) -> str:
-    lines = textwrap.wrap(text, 64, break_on_hyphens=False, break_long_words=False) or [""]
-    return f"\n{'':15}".join([f"{name:15}{lines[0]}".rstrip(), *lines[1:]])
+    first, *others = _wrapped(text, 64)
+    return f"\n{'':15}".join([f"{name:15}{first}".rstrip(), *others])
 
 
 def _device_text(device: Device) -> str:
