@@ -31,6 +31,7 @@ from raw import RawDeflate, RawInflate
 
 from numcodecs_qpl import QPL, compress_pages, decompress_pages, set_path, set_threads
 from numcodecs_qpl._core import engine_versions
+from numcodecs_qpl._core.types import Huffman
 from numcodecs_qpl.bench.data import DATA_SETS
 from numcodecs_qpl.bench.host import cpu_model
 
@@ -204,7 +205,8 @@ def for_each(function: Callable[[bytes], object], chunks: list[bytes]) -> None:
 def pages(seconds: float) -> Iterator[Row]:
     """A batch of pages against libqpl in C. Both inflate the same streams."""
     measure = f"{PAGES} pages of 4 KiB, against libqpl in C"
-    for huffman, least in (("dynamic", 1.05), ("fixed", None)):
+    goals: dict[Huffman, float | None] = {"dynamic": 1.05, "fixed": None}
+    for huffman, least in goals.items():
         for data_set in EVERY_DATA_SET:
             data = chunk(data_set, PAGES * PAGE)
             lengths, payload = compress_pages(data, PAGE, huffman)

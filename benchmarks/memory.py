@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from numcodecs_qpl import QPL, set_path, set_threads
 from numcodecs_qpl.bench.data import text
+from numcodecs_qpl.containers import ContainerName
 
-CONTAINERS = ("gzip", "zlib", "deflate")
+CONTAINERS: tuple[ContainerName, ...] = ("gzip", "zlib", "deflate")
 WARM_UP = 1000
 PAGE = 4096
 

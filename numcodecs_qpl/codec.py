@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Self, overload
 
 from numcodecs.abc import Codec
 
@@ -10,27 +11,33 @@ from numcodecs_qpl._core import HUFFMAN, MAX_BLOCK, Memory
 from numcodecs_qpl._core.arguments import as_choice, as_index
 from numcodecs_qpl.containers import CONTAINERS, Reader
 
+if TYPE_CHECKING:
+    from numcodecs_qpl._core.types import BufferLike, Huffman, Out
+    from numcodecs_qpl.containers import ContainerName
+
 DEFAULT_BLOCK_SIZE = 65536
 """The smallest power of two that costs under 1 % of ratio on the benchmark data (the table is in
 ``docs/format.md``)."""
 
 _DRAFT_LEVELS = (1, 3)
-"""Levels that a config of 0.1.0's draft may have. They shape nothing any more."""
+"""Levels that a config of 0.1.0's draft may have. They have no effect any more."""
 
 
 class QPL(Codec):  # type: ignore[misc]
     """Deflate: on an In-Memory Analytics Accelerator (IAA) if there is one, else in software.
 
-    Any gzip, zlib or inflate implementation reads its output. It reads gzip, zlib and deflate of any producer.
+    Any gzip, zlib or inflate implementation reads its output. It reads gzip, zlib and deflate of any producer. A codec
+    is immutable.
 
     Parameters
     ----------
     container : {"gzip", "zlib", "deflate"}
-        Format around the deflate stream: gzip (RFC 1952), zlib (RFC 1950), or nothing (RFC 1951: no checksum, so damage
-        may go unseen). Only gzip has an index of the blocks, so only gzip is inflated on an IAA or by several threads.
+        Format around the deflate stream: gzip (RFC 1952), zlib (RFC 1950), or nothing (RFC 1951: no checksum, so some
+        damage is not detected). Only gzip has an index of the blocks, so only gzip is inflated on an IAA or by several
+        threads.
     block_size : int
-        Uncompressed bytes in a block, 1 to 2**31 - 1. Blocks are compressed apart from each other: threads and hardware
-        queues work on them side by side. The output is one stream in any case.
+        Uncompressed bytes in a block, 1 to 2**31 - 1. Blocks are compressed independently of each other: threads and
+        hardware queues work on them in parallel. The output is one stream in any case.
     huffman : {"dynamic", "fixed"}
         Huffman tables made for each block, or deflate's fixed ones, which compress less.
 
@@ -59,17 +66,25 @@ class QPL(Codec):  # type: ignore[misc]
 
     def __init__(
         self,
-        container: str = "gzip",
+        container: ContainerName = "gzip",
         block_size: int = DEFAULT_BLOCK_SIZE,
-        huffman: str = "dynamic",
+        huffman: Huffman = "dynamic",
     ) -> None:
-        self.container = as_choice(container, "container", tuple(CONTAINERS))
-        self.block_size = as_index(block_size, "block_size", 1, MAX_BLOCK)
-        self.huffman = as_choice(huffman, "huffman", tuple(HUFFMAN))
-        self._reader = Reader()
+        self.container: Final = as_choice(container, "container", CONTAINERS)
+        self.block_size: Final = as_index(block_size, "block_size", 1, MAX_BLOCK)
+        self.huffman: Final = as_choice(huffman, "huffman", HUFFMAN)
+        self._reader: Final = Reader()  # the last one: from here on, `__setattr__` refuses
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if "_reader" in self.__dict__:
+            raise AttributeError(f"{name} cannot be set, as a codec is immutable; make another one: QPL(...)")
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{name} cannot be deleted, as a codec is immutable; make another one: QPL(...)")
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> QPL:
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Make the codec from its config; the `level` of 0.1.0's draft, 1 or 3, is ignored."""
         config = dict(config)
         level = config.pop("level", _DRAFT_LEVELS[0])
@@ -79,7 +94,7 @@ class QPL(Codec):  # type: ignore[misc]
             )
         return cls(**config)
 
-    def encode(self, buf: Any) -> bytes:
+    def encode(self, buf: BufferLike) -> bytes:
         """Compress a chunk.
 
         Parameters
@@ -105,7 +120,13 @@ class QPL(Codec):  # type: ignore[misc]
             raise ValueError(f"buf has {len(src)} bytes; QPL writes chunks of up to {MAX_BLOCK}: take smaller chunks")
         return CONTAINERS[self.container].encode(src, HUFFMAN[self.huffman], self.block_size)
 
-    def decode(self, buf: Any, out: Any = None) -> Any:
+    @overload
+    def decode(self, buf: BufferLike, out: None = None) -> bytes: ...
+
+    @overload
+    def decode(self, buf: BufferLike, out: Out) -> Out: ...
+
+    def decode(self, buf: BufferLike, out: Out | None = None) -> bytes | Out:
         """Inflate a chunk.
 
         Parameters
@@ -137,7 +158,7 @@ class QPL(Codec):  # type: ignore[misc]
         return out
 
     def get_config(self) -> dict[str, Any]:
-        """What shapes the bytes, for `numcodecs.get_codec`."""
+        """Make a dict of the codec's id and parameters, for `numcodecs.get_codec`."""
         return {
             "id": self.codec_id,
             "container": self.container,

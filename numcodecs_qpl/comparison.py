@@ -1,6 +1,6 @@
 """Work through zarr, timed in turns: with the codecs of zarr and numcodecs, and with those that `enable` serves.
 
-The demo shows such times, and the benchmarks compare their medians.
+The demo shows these times, and the benchmarks compare their medians.
 """
 
 from __future__ import annotations
@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from numcodecs_qpl import disable, enable, reset_stats, stats
 from numcodecs_qpl.times import T, Times
+
+if TYPE_CHECKING:
+    from numcodecs_qpl._core.types import Stats
 
 
 @dataclass
@@ -22,14 +26,14 @@ class Side(Times):
     codecs : callable
         Makes the context in which the work runs.
     counts : dict
-        What `numcodecs_qpl.stats` counted in the last round.
+        Counts of the last round, as those of `numcodecs_qpl.stats`.
     """
 
     codecs: Callable[[], AbstractContextManager[object]] = nullcontext
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    counts: Stats = field(default_factory=stats)
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do the work with this side's codecs, and note what it took."""
+        """Do the work with this side's codecs, and note its times."""
         reset_stats()
         with self.codecs():
             result = super().run(work)
@@ -39,23 +43,23 @@ class Side(Times):
     @property
     def blocks(self) -> int:
         """Blocks that this package compressed or decompressed in the last round, on any path."""
-        return sum(sum(self.counts[path].values()) for path in ("hardware", "software"))
+        paths = (self.counts["hardware"], self.counts["software"])
+        return sum(path["compressed"] + path["decompressed"] for path in paths)
 
 
 def in_turns(work: Callable[[], T], check: Callable[[T], object], *, rounds: int) -> tuple[Side, Side]:
     """Do the work on both sides, in turns.
 
-    Codecs are made when an array is opened, so `work` has to open its arrays itself. What `enable` served before is
-    not served any more.
+    Codecs are made when an array is opened, so `work` has to open its arrays itself. An earlier `enable` is undone.
 
     Parameters
     ----------
     work : callable
-        What is timed.
+        Function to time.
     check : callable
         Is given each result, and raises an error if it is wrong. It is not timed.
     rounds : int
-        How often each side does it.
+        Number of times that each side does the work.
 
     Returns
     -------

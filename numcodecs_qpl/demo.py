@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -36,6 +37,9 @@ from numcodecs_qpl.cpus import usable_cpus
 from numcodecs_qpl.devices import devices, path_names
 from numcodecs_qpl.progress import progress_bar
 from numcodecs_qpl.zarr import QPL
+
+if TYPE_CHECKING:
+    from numcodecs_qpl._core.types import Stats
 
 MB = 10**6
 
@@ -79,7 +83,7 @@ class Result:
     stored: int
     write_time: float
     read_time: float
-    counts: dict[str, dict[str, int]]
+    counts: Stats
 
 
 def cases() -> list[Case]:
@@ -271,12 +275,12 @@ def _print_table(head: list[str], rows: list[list[str]]) -> None:
     Console(highlight=False).print(table)
 
 
-def _where(counts: dict[str, dict[str, int]]) -> str:
+def _where(counts: Stats) -> str:
     """Describe the work of each path."""
     places = [
         f"the {name} ({blocks['compressed']:,} blocks compressed, {blocks['decompressed']:,} decompressed)"
         for path, name in path_names(devices()).items()
-        if any((blocks := counts[path]).values())
+        if (blocks := counts[path])["compressed"] or blocks["decompressed"]
     ]
     reasons = [f"{blocks:,} blocks that hardware did not do ({name})" for name, blocks in counts["fallback"].items()]
     return ", and ".join(places) + "".join(f"; {reason}" for reason in reasons)

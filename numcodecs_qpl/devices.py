@@ -18,6 +18,10 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from numcodecs_qpl._core.types import PathName
 
 SYSFS = "/sys/bus/dsa/devices"
 """Folder of the idxd driver's devices. It exists only while the driver is loaded."""
@@ -188,7 +192,7 @@ def devices(root: Path = Path("/")) -> list[Device]:
     return [_device(root, path) for path in _numbered(folder, _DEVICE)]
 
 
-def path_names(found: Sequence[Device]) -> dict[str, str]:
+def path_names(found: Sequence[Device]) -> dict[PathName, str]:
     """Names of the paths, "hardware" and "software", for users.
 
     libqpl trusts any library with the name of libaccel-config. If Linux shows no device (`found` is empty), the device

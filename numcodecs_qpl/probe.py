@@ -8,11 +8,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from numcodecs_qpl import _core
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from numcodecs_qpl._core.types import Huffman
 
 PAGE = 4096
 BLOCKS_A_QUEUE = 32
@@ -75,7 +80,7 @@ def probe(queues: int) -> list[Trial]:
         _core.set_path(setting)
 
 
-def _both_ways(data: np.ndarray[Any, np.dtype[np.uint8]], huffman: str) -> list[Trial]:
+def _both_ways(data: NDArray[np.uint8], huffman: Huffman) -> list[Trial]:
     pages = data.reshape(-1, PAGE)
     lengths, payload = np.full(len(pages), PAGE, np.uint32), data.copy()
 
@@ -95,7 +100,9 @@ def _both_ways(data: np.ndarray[Any, np.dtype[np.uint8]], huffman: str) -> list[
     ]
 
 
-def _trial(work: str, counter: str, blocks: int, count_wrong: Callable[[], int]) -> Trial:
+def _trial(
+    work: str, counter: Literal["compressed", "decompressed"], blocks: int, count_wrong: Callable[[], int]
+) -> Trial:
     _core.reset_stats()
     wrong, error = 0, None
     try:
@@ -105,7 +112,7 @@ def _trial(work: str, counter: str, blocks: int, count_wrong: Callable[[], int])
     return Trial(work, blocks, _core.stats()["hardware"][counter], wrong, error)
 
 
-def _inflated(stream: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+def _inflated(stream: NDArray[np.uint8]) -> bytes:
     if len(stream) == PAGE:
         return stream.tobytes()  # a page that does not shrink is kept
     try:

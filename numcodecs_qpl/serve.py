@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
 
 import numcodecs.gzip
 import numcodecs.registry
@@ -24,9 +24,13 @@ from numcodecs_qpl.codec import DEFAULT_BLOCK_SIZE
 from numcodecs_qpl.containers import Reader, gzip, zlib
 
 if TYPE_CHECKING:
+    from numcodecs_qpl._core.types import BufferLike, Out
     from numcodecs_qpl.containers import Leveled
 
-COMPRESS_SETTINGS = ("auto", "software")
+CodecId = Literal["gzip", "zlib"]
+CompressSetting = Literal["auto", "software"]
+
+COMPRESS_SETTINGS: tuple[CompressSetting, ...] = ("auto", "software")
 
 _DEFAULT_LEVEL = 6
 """The level that zlib uses for -1."""
@@ -54,11 +58,17 @@ class GZip(_Served, numcodecs.gzip.GZip):  # type: ignore[misc]
     device's one level, unless `numcodecs_qpl.enable` was called with ``compress="software"``.
     """
 
-    def encode(self, buf: Any) -> bytes:
+    def encode(self, buf: BufferLike) -> bytes:
         """Compress a chunk of any size into one gzip member."""
         return _encode(gzip, buf, self.level)
 
-    def decode(self, buf: Any, out: Any = None) -> Any:
+    @overload
+    def decode(self, buf: BufferLike, out: None = None) -> bytes: ...
+
+    @overload
+    def decode(self, buf: BufferLike, out: Out) -> Out: ...
+
+    def decode(self, buf: BufferLike, out: Out | None = None) -> bytes | Out:
         """Inflate a chunk of any number of members. An `out` that is too large is filled in part."""
         return _decode(gzip, buf, out, _reader(self))
 
@@ -69,16 +79,22 @@ class Zlib(_Served, numcodecs.zlib.Zlib):  # type: ignore[misc]
     Levels are those of `GZip`.
     """
 
-    def encode(self, buf: Any) -> bytes:
+    def encode(self, buf: BufferLike) -> bytes:
         """Compress a chunk of any size into one zlib stream."""
         return _encode(zlib, buf, self.level)
 
-    def decode(self, buf: Any, out: Any = None) -> Any:
+    @overload
+    def decode(self, buf: BufferLike, out: None = None) -> bytes: ...
+
+    @overload
+    def decode(self, buf: BufferLike, out: Out) -> Out: ...
+
+    def decode(self, buf: BufferLike, out: Out | None = None) -> bytes | Out:
         """Inflate a chunk. Bytes that follow the stream are ignored."""
         return _decode(zlib, buf, out, _reader(self))
 
 
-def _encode(container: Leveled, buf: Any, level: Any) -> bytes:
+def _encode(container: Leveled, buf: BufferLike, level: Any) -> bytes:
     src = Memory(buf, "buf")
     level = as_index(level, "level", -1, MAX_LEVEL)
     if level and _now.compress == "auto" and path_in_force() == "hardware":
@@ -86,7 +102,7 @@ def _encode(container: Leveled, buf: Any, level: Any) -> bytes:
     return container.encode_at_level(src, _DEFAULT_LEVEL if level < 0 else level)
 
 
-def _decode(container: Leveled, buf: Any, out: Any, reader: Reader) -> Any:
+def _decode(container: Leveled, buf: BufferLike, out: Out | None, reader: Reader) -> bytes | Out:
     src = Memory(buf, "buf")
     if out is None:
         return container.decode(src, None, reader, lenient=True)
@@ -124,7 +140,7 @@ class _Name(NamedTuple):
 
 
 _ZARR_KEY = "codecs.gzip"
-_NAMES = {
+_NAMES: dict[CodecId, _Name] = {
     "gzip": _Name(GZip, numcodecs.gzip.GZip, _ZARR_KEY),
     "zlib": _Name(Zlib, numcodecs.zlib.Zlib, None),
 }
@@ -134,8 +150,8 @@ _ZARRS_OWN = "zarr.codecs.gzip.GzipCodec"
 
 
 class _State(NamedTuple):
-    names: tuple[str, ...] = ()
-    compress: str = "auto"
+    names: tuple[CodecId, ...] = ()
+    compress: CompressSetting = "auto"
     instances: bool = False
 
 
@@ -160,7 +176,7 @@ class Enabled:
         _switch_to(self._before)
 
 
-def enable(*names: str, compress: str = "auto", instances: bool = False) -> Enabled:
+def enable(*names: CodecId, compress: CompressSetting = "auto", instances: bool = False) -> Enabled:
     """Serve codec ids of numcodecs and zarr by this package, in this process, both ways.
 
     It holds for codecs that are made from metadata afterwards: enable first, then open arrays. Other processes have to
@@ -192,7 +208,7 @@ def enable(*names: str, compress: str = "auto", instances: bool = False) -> Enab
         If `instances` is true and zarr's GzipCodec does not work through numcodecs. Nothing has changed then.
     """
     for name in names:
-        as_choice(name, "name", tuple(_NAMES))
+        as_choice(name, "name", _NAMES)
     as_choice(compress, "compress", COMPRESS_SETTINGS)
     with _switch:
         before = _now
@@ -205,7 +221,7 @@ def enable(*names: str, compress: str = "auto", instances: bool = False) -> Enab
     return Enabled(before)
 
 
-def disable(*names: str) -> None:
+def disable(*names: CodecId) -> None:
     """Give codec ids back to numcodecs and zarr; all that are served by default. Arrays that are open keep theirs.
 
     Raises
@@ -214,7 +230,7 @@ def disable(*names: str) -> None:
         If a name is neither "gzip" nor "zlib".
     """
     for name in names:
-        as_choice(name, "name", tuple(_NAMES))
+        as_choice(name, "name", _NAMES)
     with _switch:
         left = tuple(name for name in _now.names if names and name not in names)
         _switch_to(_now._replace(names=left) if left else _State())
@@ -222,7 +238,7 @@ def disable(*names: str) -> None:
             zarr.config.set({_ZARR_KEY: _ZARRS_OWN})  # the environment chose ours
 
 
-def enabled() -> tuple[str, ...]:
+def enabled() -> tuple[CodecId, ...]:
     """Names of the codec ids that are served, sorted; see `enable`."""
     return _now.names
 
@@ -238,7 +254,7 @@ def _switch_to(state: _State) -> None:
         _now = state
 
 
-def _serve(name: str, served: _Name, instances: bool) -> None:
+def _serve(name: CodecId, served: _Name, instances: bool) -> None:
     registry = numcodecs.registry.codec_registry
     before = registry.get(name, served.theirs)
     numcodecs.registry.register_codec(served.ours, name)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-# zarr 3.0.0 to 3.4.2 import this module whenever they look for gzip, even if nothing of it is used. An ImportError
-# would leave zarr without gzip. So only public names of zarr are imported here.
+# zarr 3.0.0 to 3.4.2 import this module whenever they look for gzip, even if they use none of its classes. An
+# ImportError would leave zarr without gzip. So only public names of zarr are imported here.
 try:
     from zarr.abc.codec import BytesBytesCodec
     from zarr.codecs import GzipCodec as ZarrsGzipCodec
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer
     from zarr.core.common import JSON
+
+    from numcodecs_qpl._core.types import Huffman
+    from numcodecs_qpl.containers import ContainerName
 
 __all__ = ["QPL", "GzipCodec"]
 
@@ -79,16 +82,16 @@ class QPL(_ByCodec):
 
     is_fixed_size = False
 
-    container: str
+    container: ContainerName
     block_size: int
-    huffman: str
+    huffman: Huffman
 
     def __init__(
         self,
         *,
-        container: str = "gzip",
+        container: ContainerName = "gzip",
         block_size: int = codec.DEFAULT_BLOCK_SIZE,
-        huffman: str = "dynamic",
+        huffman: Huffman = "dynamic",
     ) -> None:
         checked = codec.QPL(container, block_size, huffman)
         for name in ("container", "block_size", "huffman"):
@@ -103,7 +106,7 @@ class QPL(_ByCodec):
         return cls(**(configuration or {}))  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, JSON]:
-        """The codec's entry in ``zarr.json``: its name and what shapes the bytes."""
+        """Make the codec's entry in ``zarr.json``: its name and parameters."""
         configuration = self._codec.get_config()
         del configuration["id"]
         return {"name": _NAME, "configuration": configuration}
@@ -115,12 +118,12 @@ class QPL(_ByCodec):
         return codec.QPL(self.container, self.block_size, self.huffman)
 
     def compute_encoded_size(self, _input_byte_length: int, _chunk_spec: ArraySpec) -> int:
-        """Not to be known beforehand: raises NotImplementedError, as zarr wants of a compressor."""
+        """Raise NotImplementedError, as every compressor of zarr: the size is not known before."""
         raise NotImplementedError
 
 
 class _FromRegistry:
-    """Pickled, it becomes the class that zarr's registry has for a codec where it is unpickled."""
+    """Stand-in for a class in a pickle: unpickling gives the class that zarr's registry has for the codec there."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -134,7 +137,7 @@ class GzipCodec(_ByCodec, ZarrsGzipCodec):
 
     `numcodecs_qpl.enable` chooses it. So does the environment variable
     ``ZARR_CODECS__GZIP=numcodecs_qpl.zarr.GzipCodec``, or the same in zarr's configuration. zarr finds it by an entry
-    point in the group ``zarr.codecs.gzip``. What is written at which level: see `numcodecs_qpl.serve.GZip`.
+    point in the group ``zarr.codecs.gzip``. Levels are those of `numcodecs_qpl.serve.GZip`.
     """
 
     def __init__(self, *, level: int = 5) -> None:

@@ -21,6 +21,8 @@ import model
 import oracle
 
 from numcodecs_qpl import QPL, CorruptDataError, set_path, set_threads
+from numcodecs_qpl._core.types import Huffman
+from numcodecs_qpl.containers import ContainerName
 
 RNG = random.Random(11)
 TEXT = bytes(RNG.choices(b"abcd efgh", k=300))
@@ -57,10 +59,10 @@ class Codec(Protocol):
 class Make(Protocol):
     """Something that makes a codec, as the class `QPL` does."""
 
-    def __call__(self, *, container: str, block_size: int = ..., huffman: str = ...) -> Codec: ...
+    def __call__(self, *, container: ContainerName, block_size: int = ..., huffman: Huffman = ...) -> Codec: ...
 
 
-def ours(container: str, make: Make = QPL) -> dict[str, Stream]:
+def ours(container: ContainerName, make: Make = QPL) -> dict[str, Stream]:
     """Streams of the codec, by name: of several blocks, of one, of stored blocks, of nothing."""
     return {
         "ours, small blocks": Stream([make(container=container, block_size=64).encode(TEXT)], TEXT),
@@ -148,7 +150,7 @@ def append(stream: Stream, others: dict[str, Stream]) -> Iterator[tuple[str, byt
         yield f"the last {end} again", whole + whole[-end:]
 
 
-def lose_blocks(container: str) -> Iterator[tuple[str, bytes]]:
+def lose_blocks(container: ContainerName) -> Iterator[tuple[str, bytes]]:
     """Chunks of small blocks whose blocks are lost, repeated or swapped, without and with an index that agrees."""
     pieces = model.blocks(TEXT, 64)
     ends = {"zlib": struct.pack(">I", zlib.adler32(TEXT)), "deflate": b""}
@@ -173,7 +175,7 @@ def lose_blocks(container: str) -> Iterator[tuple[str, bytes]]:
                         yield f"{name}, {what} index", model.member(stream, TEXT, model.index(64, list(sizes)))
 
 
-def cases(container: str, streams: dict[str, Stream]) -> Iterator[tuple[str, bytes, bytes]]:
+def cases(container: ContainerName, streams: dict[str, Stream]) -> Iterator[tuple[str, bytes, bytes]]:
     """Each damage to each stream: its name, the damaged stream, and the data before the damage."""
     for producer, stream in streams.items():
         whole = b"".join(stream.pieces)
@@ -213,7 +215,7 @@ def index_cases(chunk: bytes, data: bytes) -> Iterator[tuple[str, bytes, bytes]]
         yield f"one size - 2 before {name}", model.member(stream, data, model.index(len(data), [len(stream) - 2])), data
 
 
-def large_cases(container: str, chunk: bytes, seed: int = 1) -> Iterator[tuple[str, bytes, bytes]]:
+def large_cases(container: ContainerName, chunk: bytes, seed: int = 1) -> Iterator[tuple[str, bytes, bytes]]:
     """Samples of damage to a chunk of several large blocks, on which threads share the work."""
     rng = random.Random(seed)
     yield "whole", chunk, LARGE
@@ -238,7 +240,7 @@ class Verdict(NamedTuple):
     fault: oracle.RefusedError | None
 
 
-def verdict(container: str, damaged: bytes) -> Verdict:
+def verdict(container: ContainerName, damaged: bytes) -> Verdict:
     """The oracle's verdict on an input."""
     try:
         return Verdict(oracle.READERS[container](damaged), None)
@@ -266,7 +268,7 @@ class Checker:
         Inputs accepted, refused, and accepted though ill-formed (see `oracle.ILL_FORMED`).
     """
 
-    def __init__(self, container: str, make: Make = QPL) -> None:
+    def __init__(self, container: ContainerName, make: Make = QPL) -> None:
         self.container = container
         self.make = make
         self.counts: Counter[str] = Counter()
@@ -351,7 +353,7 @@ def _short(got: bytes | Exception) -> str:
     return f"{type(got).__name__}: {got}"
 
 
-def all_cases(container: str, make: Make = QPL) -> Iterator[tuple[str, bytes, bytes]]:
+def all_cases(container: ContainerName, make: Make = QPL) -> Iterator[tuple[str, bytes, bytes]]:
     """Everything to check in a container."""
     streams = ours(container, make)
     yield from cases(container, streams | theirs(container))
@@ -365,7 +367,7 @@ def all_cases(container: str, make: Make = QPL) -> Iterator[tuple[str, bytes, by
     yield from large_cases(container, make(container=container).encode(LARGE))
 
 
-def run(container: str, threads: int, make: Make = QPL, most: int = 20) -> Counter[str]:
+def run(container: ContainerName, threads: int, make: Make = QPL, most: int = 20) -> Counter[str]:
     """Check all cases; raise `WrongVerdictError` that lists those that differ, `most` at most."""
     set_threads(threads)
     checker = Checker(container, make)

@@ -33,6 +33,8 @@ from numcodecs_qpl import QPL, QplError, _core, set_path, set_threads
 from numcodecs_qpl._core import Memory
 from numcodecs_qpl._core import blocks as core_blocks
 from numcodecs_qpl._core.iaa import set_timeout
+from numcodecs_qpl._core.types import Huffman, PathSetting
+from numcodecs_qpl.containers import ContainerName
 
 
 class Kind(NamedTuple):
@@ -144,7 +146,7 @@ class Data:
 
     def for_codec(self) -> tuple[QPL, bytes]:
         """A codec, and data for it."""
-        container = self._rng.choice(("gzip", "gzip", "zlib", "deflate"))
+        container: ContainerName = self._rng.choice(("gzip", "gzip", "zlib", "deflate"))
         block_size = self._rng.choice((100, 1000, 4096, 65536, 1 << 22))
         codec = QPL(container, block_size, self._rng.choice(("dynamic", "fixed")))
         size = self.size() if self._rng.randrange(20) else 0
@@ -300,7 +302,7 @@ def compress_pages(rng: random.Random, data: Data) -> Batch:
     page_size = rng.choice((2, 256, 1000, 4096, 4096, 4096, 65536))
     pages = b"".join(data.make(page_size) for _ in range(data.count(page_size)))
     count = len(pages) // page_size
-    huffman = rng.choice(("fixed", "dynamic"))
+    huffman: Huffman = rng.choice(("fixed", "dynamic"))
     lengths = np.empty(count, np.uint32)
     out = Output(len(pages))
 
@@ -330,7 +332,7 @@ def decompress_pages(rng: random.Random, data: Data) -> Batch:
     out = Output(len(pages) * page_size) if rng.randrange(2) else None
 
     def run() -> Any:
-        return _core.decompress_pages(payload, lengths, page_size, out=out and out.view)
+        return _core.decompress_pages(payload, lengths, page_size, out=out.view if out else None)
 
     def check(result: Any) -> None:
         same(result, b"".join(pages), "decompress_pages")
@@ -368,7 +370,7 @@ def decode(rng: random.Random, data: Data) -> Batch:
 
     return Batch(
         "decode",
-        lambda: codec.decode(encoded, out and out.view),
+        lambda: codec.decode(encoded, out.view if out else None),
         check,
         decompressed=count,
         streams=int(count == 0),
@@ -532,7 +534,7 @@ def check_all_was_met(report: Report, device: Device) -> None:
 # ---- A device that stops answering ------------------------------------------------------------------------------
 
 
-def lose(how: str, path: str, count: int, seed: int, device: Device) -> Report:
+def lose(how: str, path: PathSetting, count: int, seed: int, device: Device) -> Report:
     """Run so many batches, in the midst of which the device stops answering.
 
     Every descriptor hangs, the device is lost and takes none, or it holds all back until they were given up, and does

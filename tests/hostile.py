@@ -25,6 +25,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from numcodecs_qpl import QPL, CorruptDataError, compress_pages, decompress_pages
+from numcodecs_qpl.containers import ContainerName
 from numcodecs_qpl.serve import GZip, Zlib
 
 PAGE = mmap.PAGESIZE
@@ -65,7 +66,7 @@ def valid(rng: random.Random) -> tuple[QPL, bytes, bytes]:
         data = bytes(size)
     else:
         data = np.cumsum(np.frombuffer(rng.randbytes(size), np.int8) % 3, dtype=np.uint8).tobytes()
-    container = rng.choice(("gzip", "zlib", "deflate"))
+    container: ContainerName = rng.choice(("gzip", "zlib", "deflate"))
     codec = QPL(container, rng.choice((1000, 4096, 65536)), rng.choice(("dynamic", "fixed")))
     producer = rng.randrange(5)
     if container == "gzip" and producer == 4:
@@ -228,7 +229,7 @@ def try_encode(rng: random.Random, inputs: Guarded, outputs: Guarded, counts: Co
     src = inputs.view(len(data))
     src[:] = data
     block_size = rng.choice((1000, 4096, 65536, 200_000))
-    container = rng.choice(("gzip", "zlib", "deflate"))
+    container: ContainerName = rng.choice(("gzip", "zlib", "deflate"))
     counts["encoded"] += 1
     stream = QPL(container, block_size, rng.choice(("dynamic", "fixed"))).encode(src)
     wbits = {"gzip": 31, "zlib": 15, "deflate": -15}

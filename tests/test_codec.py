@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import copy
 import gzip
 import inspect
 import itertools
@@ -22,6 +23,7 @@ import pytest
 
 import numcodecs_qpl
 from numcodecs_qpl import QPL, CorruptDataError
+from numcodecs_qpl.containers import ContainerName
 
 RNG = np.random.default_rng(4)
 
@@ -112,7 +114,7 @@ BUFFERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("buffer", BUFFERS.values(), ids=BUFFERS)
 @pytest.mark.parametrize("container", ["gzip", "zlib", "deflate"])
-def test_a_buffer_of_any_type_is_encoded_and_decoded(buffer: Any, container: str) -> None:
+def test_a_buffer_of_any_type_is_encoded_and_decoded(buffer: Any, container: ContainerName) -> None:
     codec = QPL(container=container)
     plain = raw(np.asarray(buffer)) if not isinstance(buffer, (bytes, bytearray)) else bytes(buffer)
     encoded = codec.encode(buffer)
@@ -144,7 +146,7 @@ OUTS: dict[str, Callable[[int], Any]] = {
 
 @pytest.mark.parametrize("make", OUTS.values(), ids=OUTS)
 @pytest.mark.parametrize("container", ["gzip", "zlib", "deflate"])
-def test_an_out_of_any_shape_is_filled_in_place(make: Callable[[int], Any], container: str) -> None:
+def test_an_out_of_any_shape_is_filled_in_place(make: Callable[[int], Any], container: ContainerName) -> None:
     data = np.arange(2000, dtype="i4").reshape(40, 50)
     codec = QPL(container=container)
     out = make(data.nbytes)
@@ -159,7 +161,7 @@ def test_an_out_of_any_shape_is_filled_in_place(make: Callable[[int], Any], cont
 @pytest.mark.parametrize("size", [0, 1, 500, 999, 1001, 1500, 100_000])
 @pytest.mark.parametrize("producer", ["ours", "zlib's"])
 def test_an_out_of_another_size_is_refused_and_nothing_is_written_outside_of_it(
-    container: str, size: int, producer: str
+    container: ContainerName, size: int, producer: str
 ) -> None:
     codec = QPL(container=container)
     data = RNG.integers(0, 9, 1000, dtype="u1").tobytes()
@@ -209,13 +211,14 @@ def test_a_block_size_of_any_integer_type_is_stored_as_a_python_int(number: Any)
 
 
 def test_words_of_numpys_type_for_text_are_stored_as_python_strings() -> None:
-    codec = QPL(container=np.str_("zlib"), huffman=np.str_("fixed"))
+    codec = QPL(container=np.str_("zlib"), huffman=np.str_("fixed"))  # type: ignore[arg-type]
     assert (type(codec.container), type(codec.huffman)) == (str, str)
     assert repr(codec) == repr(QPL(container="zlib", huffman="fixed"))
 
 
 def test_another_container_than_the_codecs_is_corrupt_data() -> None:
-    encoded = {name: QPL(container=name).encode(bytes(1000)) for name in ("gzip", "zlib", "deflate")}
+    containers: list[ContainerName] = ["gzip", "zlib", "deflate"]
+    encoded = {name: QPL(container=name).encode(bytes(1000)) for name in containers}
     for codec, stream in itertools.permutations(encoded, 2):
         with pytest.raises(CorruptDataError):
             QPL(container=codec).decode(encoded[stream])
@@ -232,6 +235,26 @@ def test_a_codec_survives_its_configuration_json_pickle_and_repr(codec: QPL) -> 
         assert again.get_config() == codec.get_config()
         assert repr(again) == repr(codec)
         assert again.encode(bytes(5000)) == codec.encode(bytes(5000))
+
+
+@pytest.mark.parametrize("name", ["container", "block_size", "huffman", "_reader", "level"])
+def test_a_codec_is_immutable(name: str) -> None:
+    codec = QPL()
+    before = vars(codec).copy()
+    with pytest.raises(AttributeError, match=rf"^{name} cannot be set, as a codec is immutable; make another one: QPL"):
+        setattr(codec, name, "zlib")
+    with pytest.raises(AttributeError, match=rf"^{name} cannot be deleted, as a codec is immutable"):
+        delattr(codec, name)
+    assert vars(codec) == before
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda codec: pickle.loads(pickle.dumps(codec))])
+def test_a_copy_of_a_codec_equals_it_and_is_immutable_too(codec: QPL, copied: Callable[[QPL], QPL]) -> None:
+    other = copied(codec)
+    assert other is not codec
+    assert other == codec
+    with pytest.raises(AttributeError):
+        other.container = "zlib"  # type: ignore[misc]
 
 
 def test_codecs_of_different_configurations_differ() -> None:

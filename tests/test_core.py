@@ -22,6 +22,7 @@ import numcodecs_qpl
 from numcodecs_qpl import QPL, CorruptDataError, QplError, _core, compress_pages, decompress_pages
 from numcodecs_qpl._core import Memory
 from numcodecs_qpl._core import blocks as core_blocks
+from numcodecs_qpl._core.types import Huffman
 
 RNG = np.random.default_rng(2)
 TEXT = bytes(RNG.choice(np.frombuffer(b"abcd efgh", np.uint8), 40 * 4096))
@@ -76,7 +77,7 @@ def test_hardware_without_libqpl_says_that_this_build_has_none_and_changes_nothi
 
 def test_an_unknown_path_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="path is 'fast'; it must be one of auto, hardware, software"):
-        numcodecs_qpl.set_path("fast")
+        numcodecs_qpl.set_path("fast")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("path", ["auto", "software"])
@@ -467,7 +468,7 @@ def test_the_versions_of_the_software_engine_are_those_of_its_libraries() -> Non
 
 
 @pytest.mark.parametrize("huffman", ["fixed", "dynamic"])
-def test_each_page_is_a_raw_deflate_stream_or_itself(huffman: str) -> None:
+def test_each_page_is_a_raw_deflate_stream_or_itself(huffman: Huffman) -> None:
     lengths, payload = compress_pages(PAGES, huffman=huffman)
     assert lengths.dtype == np.uint32
     assert lengths.sum() == len(payload)

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from numcodecs_qpl import QPL, CorruptDataError
+from numcodecs_qpl.containers import ContainerName
 
 MODULES = ("test_gzip", "test_zlib")
 APPLICABLE = {
@@ -69,14 +70,14 @@ class Calls:
     count = 0
 
 
-def decode(data: Any, container: str) -> bytes:
+def decode(data: Any, container: ContainerName) -> bytes:
     Calls.count += 1
     return bytes(QPL(container=container).decode(data))
 
 
 def zlib_decompress(data: Any, /, wbits: int = zlib.MAX_WBITS, bufsize: int = zlib.DEF_BUF_SIZE) -> bytes:
     """`zlib.decompress` on the codec."""
-    container = "deflate" if wbits < 0 else "gzip" if wbits > 15 else "zlib"
+    container: ContainerName = "deflate" if wbits < 0 else "gzip" if wbits > 15 else "zlib"
     try:
         return decode(data, container)
     except CorruptDataError as error:

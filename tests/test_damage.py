@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from numcodecs_qpl import QPL, CorruptDataError
+from numcodecs_qpl.containers import ContainerName
 
 RNG = np.random.default_rng(7)
 SMALL = {
@@ -174,7 +175,7 @@ def test_no_memory_is_taken_for_a_claim_that_the_stream_cannot_hold(claim: int, 
 
 
 @pytest.mark.parametrize("container", ["gzip", "zlib", "deflate"])
-def test_the_greatest_expansion_that_deflate_has_is_read(container: str) -> None:
+def test_the_greatest_expansion_that_deflate_has_is_read(container: ContainerName) -> None:
     data = bytes(20_000_000)
     encoded = zlib.compress(data, 9, {"gzip": 31, "zlib": 12, "deflate": -12}[container])
     assert len(data) / len(encoded) > 1000

@@ -13,6 +13,7 @@ import oracle
 import pytest
 
 from numcodecs_qpl import CorruptDataError, get_threads, set_threads
+from numcodecs_qpl.containers import ContainerName
 
 
 class Model:
@@ -20,7 +21,7 @@ class Model:
 
     fault = ""
 
-    def __init__(self, *, container: str = "gzip", block_size: int = 65536, huffman: str = "dynamic") -> None:
+    def __init__(self, *, container: ContainerName = "gzip", block_size: int = 65536, huffman: str = "dynamic") -> None:
         self.container, self.block_size, self.huffman = container, block_size, huffman
 
     def encode(self, buf: Any) -> bytes:
@@ -127,7 +128,7 @@ def threads() -> Any:
 
 
 @pytest.mark.parametrize("container", oracle.READERS)
-def test_a_right_reader_passes_all_checks(container: str) -> None:
+def test_a_right_reader_passes_all_checks(container: ContainerName) -> None:
     counts = damage.run(container, 1, Model)
     assert counts["accepted"] > 100
     assert counts["refused"] > 1000
@@ -135,7 +136,7 @@ def test_a_right_reader_passes_all_checks(container: str) -> None:
 
 
 @pytest.mark.parametrize(("fault", "container"), FAULTS.items(), ids=FAULTS)
-def test_a_reader_with_a_fault_is_caught(fault: str, container: str) -> None:
+def test_a_reader_with_a_fault_is_caught(fault: str, container: ContainerName) -> None:
     class Faulty(Model):
         pass
 
@@ -180,7 +181,7 @@ def test_no_bit_of_the_index_changes_the_verdict_of_the_oracle() -> None:
 
 @pytest.mark.parametrize("container", oracle.READERS)
 @pytest.mark.parametrize("block_size", [1, 63, 64, 65, 300, 65536])
-def test_blocks_of_the_model_inflate_alone(container: str, block_size: int) -> None:
+def test_blocks_of_the_model_inflate_alone(container: ContainerName, block_size: int) -> None:
     for data in (damage.TEXT, damage.NOISE, b"\0\0\xff\xff" * 40, b""):
         for huffman in ("fixed", "dynamic"):
             chunk = model.encode(container, data, block_size, huffman)

@@ -20,6 +20,8 @@ import oracle
 import pytest
 
 from numcodecs_qpl import QPL, CorruptDataError, get_threads, set_threads
+from numcodecs_qpl._core.types import Huffman
+from numcodecs_qpl.containers import ContainerName
 
 PROGRAM = Path(__file__).with_name("damage.py")
 TIMEOUT = 500
@@ -35,7 +37,7 @@ def threads() -> Iterator[None]:
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("container", oracle.READERS)
-def test_every_damage_gets_the_verdict_of_an_independent_reader(container: str, threads: int) -> None:
+def test_every_damage_gets_the_verdict_of_an_independent_reader(container: ContainerName, threads: int) -> None:
     counts = damage.run(container, threads)
     assert counts["accepted"] > 100
     assert counts["refused"] > 1000
@@ -45,7 +47,9 @@ def test_every_damage_gets_the_verdict_of_an_independent_reader(container: str, 
 
 @pytest.mark.parametrize(("path", "threads"), [("hardware", 1), ("hardware", 4), ("auto", 4)])
 @pytest.mark.parametrize("container", oracle.READERS)
-def test_every_damage_gets_the_same_verdict_on_the_emulated_iaa(container: str, path: str, threads: int) -> None:
+def test_every_damage_gets_the_same_verdict_on_the_emulated_iaa(
+    container: ContainerName, path: str, threads: int
+) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", str(PROGRAM), "--path", path, "--threads", str(threads), container],
         env=emulated_iaa.environment(),
@@ -60,7 +64,7 @@ def test_every_damage_gets_the_same_verdict_on_the_emulated_iaa(container: str, 
 @pytest.mark.parametrize("container", oracle.READERS)
 @pytest.mark.parametrize("huffman", ["dynamic", "fixed"])
 @pytest.mark.parametrize("block_size", [1, 64, 300, 65536])
-def test_what_is_written_is_what_the_format_says(container: str, huffman: str, block_size: int) -> None:
+def test_what_is_written_is_what_the_format_says(container: ContainerName, huffman: Huffman, block_size: int) -> None:
     for data in (damage.TEXT, damage.NOISE, bytes(1000), b"\0\0\xff\xff" * 40, b"x", b"", damage.LARGE[:70_000]):
         if len(data) > 1000 * block_size:
             continue
@@ -80,7 +84,7 @@ def test_what_is_written_is_what_the_format_says(container: str, huffman: str, b
             model.check_blocks(chunk[len(head) : end], data, block_size)
 
 
-def refusal(container: str, damaged: bytes) -> str:
+def refusal(container: ContainerName, damaged: bytes) -> str:
     """The message of the error."""
     with pytest.raises(CorruptDataError) as caught:
         QPL(container=container).decode(damaged)
@@ -88,7 +92,7 @@ def refusal(container: str, damaged: bytes) -> str:
 
 
 @pytest.mark.parametrize("container", oracle.READERS)
-def test_the_error_names_the_first_byte_that_must_not_follow(container: str) -> None:
+def test_the_error_names_the_first_byte_that_must_not_follow(container: ContainerName) -> None:
     chunk = QPL(container=container, block_size=64).encode(damage.TEXT)
     for zeros in (0, 1, 7, 8, 300):
         for junk in (b"x", b"junk", chunk[-4:].replace(b"\0", b"j")):
@@ -97,7 +101,7 @@ def test_the_error_names_the_first_byte_that_must_not_follow(container: str) -> 
 
 
 @pytest.mark.parametrize("container", oracle.READERS)
-def test_the_error_says_that_a_cut_stream_is_truncated(container: str) -> None:
+def test_the_error_says_that_a_cut_stream_is_truncated(container: ContainerName) -> None:
     chunk = QPL(container=container, block_size=64).encode(damage.TEXT)
     for length in (0, 1, 2, len(chunk) // 2, len(chunk) - 1):
         assert "truncated" in refusal(container, chunk[:length])

@@ -19,6 +19,8 @@ from isal import igzip, igzip_lib, isal_zlib
 
 import numcodecs_qpl
 from numcodecs_qpl import QPL, CorruptDataError
+from numcodecs_qpl._core.types import Huffman
+from numcodecs_qpl.containers import ContainerName
 
 RNG = np.random.default_rng(6)
 TEXT = RNG.choice(np.frombuffer(b"abcd efgh", "u1"), 150_000).tobytes()
@@ -50,7 +52,7 @@ READERS: dict[str, list[Callable[[bytes], Any]]] = {
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("block_size", [1000, 65536])
 @pytest.mark.parametrize("huffman", ["dynamic", "fixed"])
-def test_others_read_what_we_write(container: str, block_size: int, huffman: str, data: bytes) -> None:
+def test_others_read_what_we_write(container: ContainerName, block_size: int, huffman: Huffman, data: bytes) -> None:
     encoded = QPL(container, block_size, huffman).encode(data)
     for read in READERS[container]:
         assert bytes(read(encoded)) == data
@@ -111,7 +113,7 @@ def check_decode(codec: QPL, encoded: bytes, data: bytes) -> None:
 
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("level", range(10))
-def test_we_read_zlib_at_every_level(container: str, level: int, data: bytes) -> None:
+def test_we_read_zlib_at_every_level(container: ContainerName, level: int, data: bytes) -> None:
     check_decode(QPL(container=container), zlib.compress(data, level, CONTAINERS[container]), data)
 
 
@@ -122,7 +124,7 @@ def test_we_read_zlib_at_every_level(container: str, level: int, data: bytes) ->
 )
 @pytest.mark.parametrize("flush", [None, zlib.Z_SYNC_FLUSH, zlib.Z_FULL_FLUSH])
 def test_we_read_zlib_of_every_window_strategy_and_flush(
-    container: str, window: int, strategy: int, flush: int | None
+    container: ContainerName, window: int, strategy: int, flush: int | None
 ) -> None:
     wbits = {"gzip": window + 16, "zlib": window, "deflate": -window}[container]
     for data in CONTENTS.values():
@@ -205,7 +207,9 @@ def test_an_index_that_covers_two_members_of_the_same_content_loses_none() -> No
 
 @pytest.mark.parametrize("container", ["gzip", "zlib", "deflate"])
 @pytest.mark.parametrize("after", [b"x", b"\x1f\x8b", b"\0x", b"more than a few bytes"])
-def test_something_else_after_the_end_is_an_error_that_names_its_first_byte(container: str, after: bytes) -> None:
+def test_something_else_after_the_end_is_an_error_that_names_its_first_byte(
+    container: ContainerName, after: bytes
+) -> None:
     codec = QPL(container=container)
     for encoded in (codec.encode(TEXT), zlib.compress(TEXT, wbits=CONTAINERS[container])):
         where = len(encoded) + after.count(0)
@@ -218,7 +222,7 @@ def test_something_else_after_the_end_is_an_error_that_names_its_first_byte(cont
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_the_size_of_the_last_chunk_is_a_hint_that_changes_nothing(container: str) -> None:
+def test_the_size_of_the_last_chunk_is_a_hint_that_changes_nothing(container: ContainerName) -> None:
     codec = QPL(container=container)
     chunks = [zlib.compress(data, wbits=CONTAINERS[container]) for data in (b"", TEXT, bytes(3_000_000), b"x", FAR)]
     for encoded in chunks * 2:
@@ -279,7 +283,7 @@ def available_memory() -> int:
 
 @pytest.mark.skipif(available_memory() < 8 << 30, reason="the test needs 8 GiB of free memory")
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_a_chunk_of_more_than_2_gib_is_read(container: str) -> None:
+def test_a_chunk_of_more_than_2_gib_is_read(container: ContainerName) -> None:
     piece = bytes(1 << 24)
     pieces = 130
     compressor = isal_zlib.compressobj(1, isal_zlib.DEFLATED, CONTAINERS[container])

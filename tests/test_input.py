@@ -15,10 +15,11 @@ import pytest
 
 import numcodecs_qpl
 from numcodecs_qpl import QPL, _core, compress_pages, decompress_pages
+from numcodecs_qpl.containers import ContainerName
 
 SIZE = 8192
 PLAIN = np.arange(SIZE // 8, dtype="<i8").tobytes()
-CONTAINERS = ["gzip", "zlib", "deflate"]
+CONTAINERS: list[ContainerName] = ["gzip", "zlib", "deflate"]
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,7 @@ SOURCES: dict[str, tuple[str, bytes, Callable[[Any], bytes]]] = {
 """Each function that reads bytes: its name for them, SIZE bytes to pass, and the function, which returns PLAIN."""
 
 
-def into_codec(name: str) -> Callable[[Any], None]:
+def into_codec(name: ContainerName) -> Callable[[Any], None]:
     """The codec's decode, into what is passed."""
     codec = QPL(name)
     encoded = codec.encode(PLAIN)
@@ -273,7 +274,9 @@ def test_a_file_in_memory_is_encoded_and_decoded_into(tmp_path: Path) -> None:
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("shift", [-SIZE + 1, -100, 0, 1, 100])
 @pytest.mark.parametrize("threads", [1, 4])
-def test_an_out_that_overlaps_the_chunk_is_refused_untouched(container: str, shift: int, threads: int) -> None:
+def test_an_out_that_overlaps_the_chunk_is_refused_untouched(
+    container: ContainerName, shift: int, threads: int
+) -> None:
     numcodecs_qpl.set_threads(threads)
     encoded = QPL(container, 1000).encode(PLAIN)
     memory = np.zeros(3 * SIZE, "u1")
@@ -479,7 +482,9 @@ def test_a_numa_policy_that_is_none_of_the_words_is_an_error_that_lists_them(wro
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_a_chunk_above_the_limit_of_writing_is_a_value_error_that_says_whose_limit_it_is(container: str) -> None:
+def test_a_chunk_above_the_limit_of_writing_is_a_value_error_that_says_whose_limit_it_is(
+    container: ContainerName,
+) -> None:
     large = np.zeros(2**31, "u1")  # never touched, so there is no memory behind it
     with pytest.raises(ValueError, match="buf has 2147483648 bytes; QPL writes chunks of up to 2147483647"):
         QPL(container).encode(large)

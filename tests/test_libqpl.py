@@ -19,6 +19,7 @@ from reference import Job, Path
 
 import numcodecs_qpl
 from numcodecs_qpl import QPL, _core
+from numcodecs_qpl._core.types import Huffman
 
 pytestmark = needs_libqpl
 
@@ -220,7 +221,7 @@ def test_libqpl_reads_each_open_block_of_ours(reference: Job, name: str, dynamic
 
 @pytest.mark.parametrize("huffman", ["fixed", "dynamic"])
 @pytest.mark.parametrize("name", DATA)
-def test_libqpl_reads_our_streams_of_many_blocks(reference: Job, name: str, huffman: str) -> None:
+def test_libqpl_reads_our_streams_of_many_blocks(reference: Job, name: str, huffman: Huffman) -> None:
     for size, block_size in ((4096, 100), (65536, 4096), (200_000, 65536)):
         data = DATA[name][:size]
         stream = QPL("deflate", block_size, huffman).encode(data)
@@ -232,7 +233,7 @@ def test_libqpl_reads_our_streams_of_many_blocks(reference: Job, name: str, huff
 
 
 @pytest.mark.parametrize("huffman", ["fixed", "dynamic"])
-def test_libqpl_reads_our_pages(reference: Job, huffman: str) -> None:
+def test_libqpl_reads_our_pages(reference: Job, huffman: Huffman) -> None:
     pages = b"".join(data[:16384] for data in DATA.values())
     lengths, payload = _core.compress_pages(pages, 4096, huffman)
     at = 0

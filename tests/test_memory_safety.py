@@ -15,6 +15,8 @@ from hostile import spilling
 import numcodecs_qpl
 from numcodecs_qpl import QPL
 from numcodecs_qpl._core import compress_pages_into
+from numcodecs_qpl._core.types import Huffman
+from numcodecs_qpl.containers import ContainerName
 
 RNG = np.random.default_rng(11)
 PATIENCE = 120.0
@@ -76,7 +78,7 @@ def test_members_that_spill_change_no_byte_of_another_thread() -> None:
 
 
 @pytest.mark.parametrize("container", ["zlib", "deflate", "gzip"])
-def test_a_large_out_of_exactly_the_right_size_is_filled(container: str) -> None:
+def test_a_large_out_of_exactly_the_right_size_is_filled(container: ContainerName) -> None:
     run(
         """
 import sys
@@ -116,7 +118,7 @@ assert np.array_equal(out, data)
 
 @pytest.mark.parametrize("huffman", ["dynamic", "fixed"])
 @pytest.mark.parametrize("container", ["zlib", "deflate", "gzip"])
-def test_noise_of_any_size_is_written_in_one_stream(container: str, huffman: str) -> None:
+def test_noise_of_any_size_is_written_in_one_stream(container: ContainerName, huffman: Huffman) -> None:
     """Stored blocks always fit."""
     codec = QPL(container=container, block_size=2**31 - 1, huffman=huffman)
     data = RNG.bytes(40 << 20)
@@ -134,7 +136,7 @@ def test_noise_of_any_size_is_written_in_one_stream(container: str, huffman: str
 
 @pytest.mark.parametrize("shift", [0, 1, 4096, 69_999])
 @pytest.mark.parametrize("container", ["gzip", "zlib", "deflate"])
-def test_an_out_that_overlaps_buf_is_refused(container: str, shift: int) -> None:
+def test_an_out_that_overlaps_buf_is_refused(container: ContainerName, shift: int) -> None:
     codec = QPL(container=container)
     data = RNG.integers(0, 4, 70_000, np.uint8)
     encoded = np.frombuffer(codec.encode(data), np.uint8)
@@ -147,7 +149,7 @@ def test_an_out_that_overlaps_buf_is_refused(container: str, shift: int) -> None
 
 
 @pytest.mark.parametrize("container", ["gzip", "zlib", "deflate"])
-def test_an_out_that_touches_buf_is_filled(container: str) -> None:
+def test_an_out_that_touches_buf_is_filled(container: ContainerName) -> None:
     codec = QPL(container=container)
     data = RNG.integers(0, 4, 70_000, np.uint8)
     encoded = np.frombuffer(codec.encode(data), np.uint8)

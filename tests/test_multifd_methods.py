@@ -14,6 +14,7 @@ import pytest
 import zstandard
 from streams import NAMES, recording
 
+from numcodecs_qpl._core.types import Huffman
 from numcodecs_qpl.multifd import (
     MigrationParameters,
     MultiFDCompression,
@@ -90,7 +91,7 @@ class Target:
 class Link:
     """The two ends of a channel with nothing between them."""
 
-    def __init__(self, method: str, huffman: str = "fixed", page_size: int = PAGE) -> None:
+    def __init__(self, method: str, huffman: Huffman = "fixed", page_size: int = PAGE) -> None:
         self.ops = get_ops(method)
         self.flag = FLAGS[method]
         self.count = wire.pages_in_packet(page_size)
@@ -234,7 +235,7 @@ PACKETS: list[tuple[list[int], list[int]]] = [
 
 
 @pytest.mark.parametrize(("method", "huffman"), KINDS)
-def test_pages_arrive_packet_after_packet(method: str, huffman: str) -> None:
+def test_pages_arrive_packet_after_packet(method: str, huffman: Huffman) -> None:
     memory = some_memory()
     source, target, link = block_of(memory), Target(), Link(method, huffman)
     sent: set[int] = set()
@@ -248,7 +249,7 @@ def test_pages_arrive_packet_after_packet(method: str, huffman: str) -> None:
 
 @pytest.mark.parametrize(("method", "huffman"), KINDS)
 @pytest.mark.parametrize("page_size", [1024, 16384, 65536])
-def test_pages_of_other_sizes_arrive_too(method: str, huffman: str, page_size: int) -> None:
+def test_pages_of_other_sizes_arrive_too(method: str, huffman: Huffman, page_size: int) -> None:
     far = RNG.bytes(5000) * 40
     memory = far[: 2 * page_size] + RNG.bytes(page_size) + bytes(page_size)
     target, link = Target(4, page_size), Link(method, huffman, page_size)
@@ -261,7 +262,7 @@ def test_pages_of_other_sizes_arrive_too(method: str, huffman: str, page_size: i
 @pytest.mark.parametrize("zero", [[], [0], numbers(*range(128))])
 @pytest.mark.parametrize("has_block", [True, False])
 def test_without_normal_pages_there_is_no_payload_but_still_the_flag(
-    method: str, huffman: str, zero: list[int], has_block: bool
+    method: str, huffman: Huffman, zero: list[int], has_block: bool
 ) -> None:
     target, link = Target(), Link(method, huffman)
     assert link.prepare(target.block if has_block else None, [], zero) == b""
@@ -271,7 +272,7 @@ def test_without_normal_pages_there_is_no_payload_but_still_the_flag(
 
 
 @pytest.mark.parametrize(("method", "huffman"), KINDS)
-def test_what_cannot_be_compressed_arrives_too(method: str, huffman: str) -> None:
+def test_what_cannot_be_compressed_arrives_too(method: str, huffman: Huffman) -> None:
     memory = RNG.bytes(128 * PAGE)
     target, link, offsets = Target(128), Link(method, huffman), numbers(*range(128))
     payload = link.prepare(block_of(memory), offsets)
@@ -281,12 +282,12 @@ def test_what_cannot_be_compressed_arrives_too(method: str, huffman: str) -> Non
 
 
 @pytest.mark.parametrize(("method", "huffman"), KINDS[1:])
-def test_what_can_be_compressed_gets_smaller(method: str, huffman: str) -> None:
+def test_what_can_be_compressed_gets_smaller(method: str, huffman: Huffman) -> None:
     assert len(Link(method, huffman).prepare(block_of(TEXT * 16), numbers(*range(16)))) < 16 * PAGE / 2
 
 
 @pytest.mark.parametrize(("method", "huffman"), KINDS)
-def test_guest_memory_is_only_read_by_sending(method: str, huffman: str) -> None:
+def test_guest_memory_is_only_read_by_sending(method: str, huffman: Huffman) -> None:
     memory = bytearray(some_memory())
     before = bytes(memory)
     source = RAMBlock("r", len(memory), PAGE, memory)
@@ -360,7 +361,7 @@ def test_qpl_keeps_memory_for_one_packet_a_channel() -> None:
 
 @pytest.mark.parametrize("huffman", ["fixed", "dynamic"])
 @pytest.mark.parametrize("pages", [(0, 1, 2, 3), (9, 4, 5, 1), (2,)])
-def test_a_qpl_payload_is_lengths_and_raw_deflate_streams(huffman: str, pages: tuple[int, ...]) -> None:
+def test_a_qpl_payload_is_lengths_and_raw_deflate_streams(huffman: Huffman, pages: tuple[int, ...]) -> None:
     memory = some_memory()
     payload = Link("qpl", huffman).prepare(block_of(memory), numbers(*pages))
     streams = qpl_streams(payload, len(pages))
@@ -387,7 +388,7 @@ def inflate_within_4096(stream: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("huffman", ["fixed", "dynamic"])
-def test_no_match_of_qpl_is_farther_than_4096_bytes(huffman: str) -> None:
+def test_no_match_of_qpl_is_farther_than_4096_bytes(huffman: Huffman) -> None:
     memory = (RNG.bytes(3000) * 2 + RNG.bytes(5000) * 3)[:16384]
     with pytest.raises(zlib.error, match="too far back"):
         inflate_within_4096(deflate(memory, -15))
@@ -397,7 +398,7 @@ def test_no_match_of_qpl_is_farther_than_4096_bytes(huffman: str) -> None:
 
 
 @pytest.mark.parametrize("huffman", ["fixed", "dynamic"])
-def test_qpl_sends_a_page_that_cannot_be_compressed_as_it_is(huffman: str) -> None:
+def test_qpl_sends_a_page_that_cannot_be_compressed_as_it_is(huffman: Huffman) -> None:
     payload = Link("qpl", huffman).prepare(block_of(TEXT + NOISE + TEXT), numbers(0, 1, 2))
     first, second, third = qpl_streams(payload, 3)
     assert second == NOISE

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 import numcodecs_qpl
 from numcodecs_qpl import QPL, CorruptDataError, compress_pages, decompress_pages
+from numcodecs_qpl._core.types import Huffman
+from numcodecs_qpl.containers import ContainerName
 
 
 @pytest.fixture(autouse=True, scope="module", params=[1, 3], ids=["1 thread", "3 threads"])
@@ -47,9 +49,10 @@ def contents(draw: st.DrawFn, size: int | None = None) -> bytes:
 
 @st.composite
 def codecs(draw: st.DrawFn) -> QPL:
-    container = draw(st.sampled_from(["gzip", "zlib", "deflate"]))
+    container: ContainerName = draw(st.sampled_from(["gzip", "zlib", "deflate"]))
     block_size = draw(st.sampled_from([512, 4096, 65535, 65536, 10**6]))
-    return QPL(container, block_size, draw(st.sampled_from(["dynamic", "fixed"])))
+    huffman: Huffman = draw(st.sampled_from(["dynamic", "fixed"]))
+    return QPL(container, block_size, huffman)
 
 
 READ_WITHOUT_US = {"gzip": 31, "zlib": 15, "deflate": -15}
@@ -106,7 +109,7 @@ def pages(draw: st.DrawFn) -> tuple[bytes, int]:
 
 
 @given(pages(), st.sampled_from(["fixed", "dynamic"]))
-def test_pages_come_back_and_none_grows(given_pages: tuple[bytes, int], huffman: str) -> None:
+def test_pages_come_back_and_none_grows(given_pages: tuple[bytes, int], huffman: Huffman) -> None:
     data, page_size = given_pages
     lengths, payload = compress_pages(data, page_size, huffman)
     assert lengths.shape == (len(data) // page_size,)

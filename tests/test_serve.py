@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import damage
 import emulated_iaa
@@ -49,7 +49,7 @@ def not_served() -> Iterator[None]:
     numcodecs_qpl.disable()
 
 
-def done(what: str = "decompressed") -> int:
+def done(what: Literal["compressed", "decompressed"] = "decompressed") -> int:
     return numcodecs_qpl.stats()["software"][what]
 
 
@@ -84,7 +84,7 @@ def test_a_codec_is_unpickled_as_numcodecs_own_where_this_package_is_not(name: s
 
 
 @ids
-def test_a_codec_is_unpickled_as_what_is_served_there(name: str) -> None:
+def test_a_codec_is_unpickled_as_what_is_served_there(name: serve.CodecId) -> None:
     pickled = pickle.dumps(OURS[name](7))
     assert type(pickle.loads(pickled)) is THEIRS[name]
     with numcodecs_qpl.enable(name):
@@ -157,7 +157,7 @@ def is_ill_formed(name: str, chunk: bytes) -> bool:
 
 
 @ids
-def test_every_chunk_has_the_same_outcome_as_with_numcodecs_own(name: str) -> None:
+def test_every_chunk_has_the_same_outcome_as_with_numcodecs_own(name: serve.CodecId) -> None:
     count = 0
     for what, chunk, data in itertools.chain(damage.all_cases(name), unusual_chunks(name)):
         rooms = (None, len(data), len(data) + 3, max(len(data) - 1, 0))
@@ -312,10 +312,8 @@ def test_names_are_added_and_taken_away_one_by_one() -> None:
 def test_a_context_restores_what_was_served_before() -> None:
     numcodecs_qpl.enable("zlib", compress="software")
     with numcodecs_qpl.enable():
-        assert numcodecs_qpl.enabled() == ("gzip", "zlib")
-        assert serve._now.compress == "auto"
-    assert numcodecs_qpl.enabled() == ("zlib",)
-    assert serve._now.compress == "software"
+        assert (numcodecs_qpl.enabled(), serve._now.compress) == (("gzip", "zlib"), "auto")
+    assert (numcodecs_qpl.enabled(), serve._now.compress) == (("zlib",), "software")
 
 
 def test_a_class_that_was_registered_before_comes_back() -> None:
@@ -341,7 +339,7 @@ def test_a_wrong_name_is_an_error_and_changes_nothing(call: Any, name: Any) -> N
 
 def test_a_wrong_compress_setting_is_an_error_and_changes_nothing() -> None:
     with pytest.raises(ValueError, match="compress is 'hardware'; it must be one of auto, software"):
-        numcodecs_qpl.enable(compress="hardware")
+        numcodecs_qpl.enable(compress="hardware")  # type: ignore[arg-type]
     assert numcodecs_qpl.enabled() == ()
 
 

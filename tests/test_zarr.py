@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gzip
 import json
 import pickle
@@ -25,6 +26,7 @@ from zarr.core.buffer import default_buffer_prototype
 
 import numcodecs_qpl
 from numcodecs_qpl import CorruptDataError
+from numcodecs_qpl.containers import ContainerName
 from numcodecs_qpl.zarr import QPL
 
 RNG = np.random.default_rng(3)
@@ -148,7 +150,7 @@ def test_arrays_of_one_or_no_elements_read_back(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.usefixtures("pipeline")
 @pytest.mark.parametrize("container", ["gzip", "zlib", "deflate"])
-def test_a_damaged_chunk_is_an_error_and_not_other_data(tmp_path: Path, container: str) -> None:
+def test_a_damaged_chunk_is_an_error_and_not_other_data(tmp_path: Path, container: ContainerName) -> None:
     zarr.create_array(tmp_path, data=DATA, chunks=(50, 40), compressors=QPL(container=container))
     chunk = tmp_path / "c/1/2"
     chunk.write_bytes(chunk.read_bytes()[:-20])
@@ -218,6 +220,16 @@ def _without_id(codec: numcodecs_qpl.QPL) -> dict[str, Any]:
     return {key: value for key, value in codec.get_config().items() if key != "id"}
 
 
+def test_a_v3_codec_is_an_immutable_dataclass() -> None:
+    codec = QPL(container="zlib", block_size=4096)
+    with pytest.raises(dataclasses.FrozenInstanceError, match="container"):
+        codec.container = "gzip"  # type: ignore[misc]
+    changed = dataclasses.replace(codec, container="deflate")
+    assert changed == QPL(container="deflate", block_size=4096)
+    assert changed != codec
+    assert {codec, QPL(container="zlib", block_size=4096)} == {codec}
+
+
 def test_a_name_alone_is_the_default_codec_and_another_name_is_refused() -> None:
     assert QPL.from_dict({"name": "numcodecs_qpl.qpl"}) == QPL()
     with pytest.raises(ValueError, match=r"numcodecs_qpl\.qpl"):
@@ -226,7 +238,7 @@ def test_a_name_alone_is_the_default_codec_and_another_name_is_refused() -> None
 
 def test_a_v3_codec_refuses_what_the_numcodecs_codec_refuses() -> None:
     with pytest.raises(ValueError, match="container is 'zip'; it must be one of"):
-        QPL(container="zip")
+        QPL(container="zip")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="block_size is 0; it must be 1 to 2147483647"):
         QPL(container="zlib", block_size=0)
 

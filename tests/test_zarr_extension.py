@@ -17,6 +17,8 @@ import zarr
 from pages import ROOT, blocks
 
 import numcodecs_qpl
+from numcodecs_qpl._core.types import Huffman
+from numcodecs_qpl.containers import ContainerName
 from numcodecs_qpl.zarr import QPL
 
 FOLDER = ROOT / "docs/zarr-extensions/codecs/numcodecs_qpl.qpl"
@@ -47,7 +49,9 @@ def test_folder_schema_entry_point_and_metadata_have_one_name_that_zarr_allows()
 @pytest.mark.parametrize("huffman", ["dynamic", "fixed"])
 @pytest.mark.parametrize("block_size", [1, 65536, 2**31 - 1])
 @pytest.mark.parametrize("container", ["gzip", "zlib", "deflate"])
-def test_the_metadata_that_zarr_writes_is_valid(tmp_path: Path, container: str, block_size: int, huffman: str) -> None:
+def test_the_metadata_that_zarr_writes_is_valid(
+    tmp_path: Path, container: ContainerName, block_size: int, huffman: Huffman
+) -> None:
     codec = QPL(container=container, block_size=block_size, huffman=huffman)
     zarr.create_array(tmp_path, data=DATA[:50], compressors=codec)
     written = in_zarr_json(tmp_path)
@@ -124,7 +128,7 @@ def test_the_examples_of_the_page_are_valid_and_decoded() -> None:
 )
 @pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3 specification")
 def test_another_codecs_name_in_the_metadata_opens_the_same_chunks(
-    tmp_path: Path, container: str, other: dict[str, Any]
+    tmp_path: Path, container: ContainerName, other: dict[str, Any]
 ) -> None:
     zarr.create_array(tmp_path, data=DATA, chunks=(700,), compressors=QPL(container=container))
     metadata = json.loads((tmp_path / "zarr.json").read_text())

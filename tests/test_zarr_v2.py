@@ -13,6 +13,7 @@ import pytest
 import zarr
 
 from numcodecs_qpl import QPL, CorruptDataError
+from numcodecs_qpl.containers import ContainerName
 
 DATA = np.cumsum(np.random.default_rng(4).integers(-3, 4, (120, 130)), axis=1, dtype="i4")
 
@@ -23,11 +24,12 @@ def create(store: Path | dict[str, Any], **settings: Any) -> Any:
 
 def test_a_group_of_arrays_in_every_container_reads_back_from_disk(tmp_path: Path) -> None:
     group = zarr.create_group(tmp_path, zarr_format=2)
-    for container in ("gzip", "zlib", "deflate"):
+    containers: list[ContainerName] = ["gzip", "zlib", "deflate"]
+    for container in containers:
         inner = group.create_group(container)
         inner.create_array("a", data=DATA, chunks=(50, 40), compressors=QPL(container=container))
     again = zarr.open_group(tmp_path, mode="r")
-    for container in ("gzip", "zlib", "deflate"):
+    for container in containers:
         array: Any = again[f"{container}/a"]
         assert array.compressors == (QPL(container=container),)
         assert np.array_equal(array[:], DATA)
@@ -70,7 +72,7 @@ def test_a_v2_array_reads_back_whatever_the_block_size(block_size: int) -> None:
 
 
 @pytest.mark.parametrize("container", ["gzip", "zlib"])
-def test_a_flipped_bit_in_a_v2_chunk_is_an_error(tmp_path: Path, container: str) -> None:
+def test_a_flipped_bit_in_a_v2_chunk_is_an_error(tmp_path: Path, container: ContainerName) -> None:
     create(tmp_path, data=DATA, chunks=(50, 40), compressors=QPL(container=container))
     chunk = tmp_path / "1.2"
     damaged = bytearray(chunk.read_bytes())

@@ -21,6 +21,7 @@ from zarr.storage import LocalStore
 
 import numcodecs_qpl
 from numcodecs_qpl import CorruptDataError
+from numcodecs_qpl.containers import ContainerName
 from numcodecs_qpl.zarr import QPL
 
 DATA = np.cumsum(np.random.default_rng(5).integers(-3, 4, (120, 130)), axis=1, dtype="i4")
@@ -121,7 +122,7 @@ def test_a_missing_v3_chunk_reads_as_the_fill_value(tmp_path: Path, sharded: boo
 
 @pytest.mark.usefixtures("pipeline")
 @pytest.mark.parametrize("container", ["gzip", "zlib"])
-def test_no_flipped_bit_in_a_v3_chunk_gives_other_data(tmp_path: Path, container: str) -> None:
+def test_no_flipped_bit_in_a_v3_chunk_gives_other_data(tmp_path: Path, container: ContainerName) -> None:
     data = DATA[:20, :20]
     zarr.create_array(tmp_path, data=data, chunks=data.shape, compressors=QPL(container=container))
     chunk = tmp_path / "c/0/0"

@@ -1,12 +1,18 @@
-"""Checks of what a caller passes in: bytes, numbers, names."""
+"""Checks of arguments: bytes, numbers, names."""
 
 from __future__ import annotations
 
 import operator
-from typing import Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numcodecs_qpl._core.types import Huffman
+
+Choice = TypeVar("Choice", bound=str)
 
 MAX_BLOCK = 2**31 - 1
 """Bytes of the largest block: ISA-L and libqpl count in 32 bits, and half of that fits into a signed int."""
@@ -14,12 +20,12 @@ MAX_BLOCK = 2**31 - 1
 MAX_LEVEL = 9
 """The highest level of zlib, and of its codecs in numcodecs and zarr; 0 is the lowest."""
 
-HUFFMAN = {"fixed": False, "dynamic": True}
-"""Whether the tables are made for each block, by name."""
+HUFFMAN: dict[Huffman, bool] = {"fixed": False, "dynamic": True}
+"""True for tables that are made for each block."""
 
 
 def unusual_bytes(buffer: Any, name: str) -> memoryview:
-    """Bytes of what has no C-contiguous buffer, or may hold objects: F order, dtypes of NumPy's own; see `Memory`."""
+    """Bytes of an object without a C-contiguous buffer, or that may hold objects; see `Memory`."""
     try:
         array = np.asarray(buffer if isinstance(buffer, np.ndarray) else memoryview(buffer))
     except (TypeError, ValueError, RuntimeError):  # NumPy raises the last for structures that it cannot read
@@ -54,20 +60,21 @@ def as_index(value: Any, name: str, least: int, most: int) -> int:
     return number
 
 
-def as_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
-    """`value` as a Python string, if it is one of `choices`; else a ValueError that lists them."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
-    return str(value)
+def as_choice(value: Any, name: str, choices: Collection[Choice]) -> Choice:
+    """The one of `choices` that equals `value`; ValueError with their list if there is none."""
+    for choice in choices:
+        if isinstance(value, str) and value == choice:
+            return choice
+    raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
 
 
 def is_dynamic(huffman: Any) -> bool:
-    """Whether `huffman` asks for dynamic tables; ValueError if it is neither word."""
-    return HUFFMAN[as_choice(huffman, "huffman", tuple(HUFFMAN))]
+    """Return True if `huffman` is "dynamic", False if it is "fixed"; ValueError if it is neither."""
+    return HUFFMAN[as_choice(huffman, "huffman", HUFFMAN)]
 
 
 def check_page_size(page_size: Any) -> int:
-    """`page_size` as an int; an error unless it is 2 to `MAX_BLOCK`."""
+    """`page_size` as an int; ValueError or TypeError unless it is an integer from 2 to `MAX_BLOCK`."""
     return as_index(page_size, "page_size", 2, MAX_BLOCK)
 
 
@@ -90,7 +97,7 @@ def as_lengths(lengths: Any) -> NDArray[np.int64] | memoryview:
 
 
 def as_lengths_to_fill(lengths: Any) -> memoryview:
-    """Memory for lengths of pages, to be written to; an error unless it is a contiguous, writable row of uint32."""
+    """Memory to write lengths of pages to; TypeError or ValueError unless it is a contiguous, writable uint32 row."""
     try:
         view = memoryview(lengths)
     except (TypeError, ValueError):

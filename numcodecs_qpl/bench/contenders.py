@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numcodecs
 from numcodecs import blosc
@@ -19,6 +19,10 @@ from numcodecs_qpl.bench.verdict import SHUFFLED
 from numcodecs_qpl.containers import CONTAINERS
 from numcodecs_qpl.cpus import usable_cpus
 from numcodecs_qpl.devices import EMULATED, devices, hardware_label
+
+if TYPE_CHECKING:
+    from numcodecs_qpl._core.types import PathName
+    from numcodecs_qpl.containers import ContainerName
 
 MOST_THREADS = 8
 """Threads that share a chunk at most: as many as Blosc's own default."""
@@ -64,9 +68,9 @@ class Contender:
     family: str
     encode: Callable[[Any], Any]
     decode: Callable[[Any], Any]
-    path: str | None = None
+    path: PathName | None = None
     on: str = "CPU"
-    container: str | None = None
+    container: ContainerName | None = None
     threads: int = 1
     gzip: bool = False
     zarr3: str | None = None
@@ -170,13 +174,13 @@ def _is_shuffled(one: Contender) -> bool:
     return one.container == "gzip" or one.name in ("gzip 1", "zstd 1")
 
 
-def _paths() -> list[str]:
+def _paths() -> list[PathName]:
     in_force = path_in_force()
     # Where the setting is one of the two paths, the other may be out of bounds.
     return ["hardware", "software"] if (in_force, get_path()) == ("hardware", "auto") else [in_force]
 
 
-def _qpl(path: str, label: str, threads: int) -> Iterator[Contender]:
+def _qpl(path: PathName, label: str, threads: int) -> Iterator[Contender]:
     for container in CONTAINERS:
         # Only gzip has an index, by which threads share the decoding too.
         for count in sorted({1, threads}) if container == "gzip" else [1]:

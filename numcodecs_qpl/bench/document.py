@@ -59,7 +59,7 @@ def _result(result: Result) -> dict[str, Any]:
         "judged": contender.judged,
         "encoded_bytes": result.encoded,
         "ratio": figures.ratio,
-        "blocks": result.counts,
+        "blocks": result.counts or {},
         "encode": {**asdict(result.encode), "MB_per_s": figures.encode, "cpu_s_per_GB": figures.encode_cpu},
         "decode": {**asdict(result.decode), "MB_per_s": figures.decode, "cpu_s_per_GB": figures.decode_cpu},
     }

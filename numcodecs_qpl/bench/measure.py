@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from numcodecs_qpl.bench.errors import BenchError
 from numcodecs_qpl.bench.sample import Chunk, Sample
 from numcodecs_qpl.bench.verdict import Figures
 from numcodecs_qpl.times import Times
+
+if TYPE_CHECKING:
+    from numcodecs_qpl._core.types import Stats
 
 MB = 10**6
 GB = 10**9
@@ -34,14 +37,14 @@ class Result:
     size, encoded : int
         Bytes of the sample and of what became of it.
     encode, decode : Times
-    counts : dict
-        What `numcodecs_qpl.stats` counted while the sample was encoded and decoded once; empty for peers.
+    counts : dict or None
+        Counts of `numcodecs_qpl.stats` while the sample was encoded and decoded once; None for other codecs.
     """
 
     contender: Contender
     size: int
     encoded: int
-    counts: dict[str, dict[str, int]]
+    counts: Stats | None
     encode: Times = field(default_factory=Times)
     decode: Times = field(default_factory=Times)
 
@@ -133,7 +136,7 @@ def _checked(contender: Contender, sample: Sample) -> Result:
         if not _same(chunk, found):
             raise BenchError(f"{where} did not come back as it was put in")
         encoded += len(stored)
-    return Result(contender, sample.size, encoded, stats() if contender.ours else {})
+    return Result(contender, sample.size, encoded, stats() if contender.ours else None)
 
 
 def _same(chunk: Chunk, found: Any) -> bool:

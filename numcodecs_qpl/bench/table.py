@@ -107,7 +107,7 @@ def _waiting(measured: Measured) -> float:
 def _done_otherwise(measured: Measured) -> Iterator[str]:
     """Sentences on blocks that software did in place of a device."""
     for result in measured.results:
-        for reason, blocks in result.counts.get("fallback", {}).items():
+        for reason, blocks in result.counts["fallback"].items() if result.counts else ():
             yield f"{result.contender.name}: {blocks:,} blocks were done in software ({reason})."
 
 

@@ -4,9 +4,13 @@ A container is a module with a pair of functions; adding one is writing it and n
 ``__init__.pyi`` has the functions' signatures.
 """
 
+from typing import Literal
+
 from numcodecs_qpl.containers import deflate, gzip, zlib
 from numcodecs_qpl.containers.streams import Reader
 
-__all__ = ["CONTAINERS", "Reader"]
+__all__ = ["CONTAINERS", "ContainerName", "Reader"]
+
+ContainerName = Literal["gzip", "zlib", "deflate"]
 
 CONTAINERS = {"gzip": gzip, "zlib": zlib, "deflate": deflate}

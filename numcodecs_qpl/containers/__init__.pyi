@@ -1,6 +1,8 @@
-from typing import Protocol
+from typing import Literal, Protocol, overload
 
 from numcodecs_qpl._core import Memory
+
+ContainerName = Literal["gzip", "zlib", "deflate"]
 
 class Reader:
     size_hint: int
@@ -9,15 +11,21 @@ class Container(Protocol):
     """The two functions of a container; `decode` fills `out` exactly, or returns the bytes if it is None."""
 
     def encode(self, src: Memory, dynamic: bool, block_size: int, /) -> bytes: ...
-    def decode(self, src: Memory, out: Memory | None, reader: Reader, /) -> bytes | None: ...
+    @overload
+    def decode(self, src: Memory, out: None, reader: Reader, /) -> bytes: ...
+    @overload
+    def decode(self, src: Memory, out: Memory, reader: Reader, /) -> None: ...
 
-CONTAINERS: dict[str, Container]
+CONTAINERS: dict[ContainerName, Container]
 
 class Leveled(Container, Protocol):
-    """A container of zlib's levels; a lenient `decode` accepts what Python's and numcodecs' readers do."""
+    """A container with zlib's levels; a lenient `decode` accepts everything that Python's and numcodecs' do."""
 
     def encode_at_level(self, src: Memory, level: int, /) -> bytes: ...
-    def decode(self, src: Memory, out: Memory | None, reader: Reader, /, lenient: bool = False) -> bytes | None: ...
+    @overload
+    def decode(self, src: Memory, out: None, reader: Reader, /, lenient: bool = False) -> bytes: ...
+    @overload
+    def decode(self, src: Memory, out: Memory, reader: Reader, /, lenient: bool = False) -> None: ...
 
 gzip: Leveled
 zlib: Leveled

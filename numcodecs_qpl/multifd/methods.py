@@ -11,13 +11,16 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from numcodecs_qpl.multifd import wire
 from numcodecs_qpl.multifd.errors import SettingsError
 from numcodecs_qpl.multifd.ram import RAMBlock
+
+if TYPE_CHECKING:
+    from numcodecs_qpl._core.types import Huffman
 
 ReadInto: TypeAlias = Callable[[Sequence[memoryview]], None]
 
@@ -48,7 +51,7 @@ class MigrationParameters:
 
     multifd_zlib_level: int = 1
     multifd_zstd_level: int = 1
-    huffman: str = "fixed"
+    huffman: Huffman = "fixed"
 
 
 @dataclass(slots=True)
