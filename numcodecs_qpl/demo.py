@@ -1,6 +1,6 @@
 """The command ``numcodecs-qpl demo``: a real array through zarr, and a NetCDF4 file read by reference.
 
-It needs the extra "demo"; `numcodecs_qpl.cli` looks for that before it imports this module.
+It needs the extra "demo"; `numcodecs_qpl.cli` checks that before it imports this module.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from numcodecs_qpl.comparison import Side, in_turns
 from numcodecs_qpl.cpus import usable_cpus
 from numcodecs_qpl.devices import devices, path_names
 from numcodecs_qpl.progress import progress_bar
+from numcodecs_qpl.text import wrapped
 from numcodecs_qpl.zarr import QPL
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ CHUNKS = (1, 1080, 1080)
 """Months, rows, columns of a chunk: 1.17 MB, an eighth of the world in one month."""
 
 QUICK = (2, 1080, 2160)
-"""Months, rows, columns of the part that a quick run takes."""
+"""Months, rows, columns of the part for a quick run."""
 
 SIDE, QUICK_SIDE = 5400, 1080
 """Rows and columns of the float32 field in the NetCDF4 file: 117 MB, and 5 MB in a quick run."""
@@ -57,18 +58,18 @@ NETCDF_CHUNKS = {"turbidity": CHUNKS, "field": (540, 1080)}
 """Name of the NetCDF4 file, and the chunks of its variables. Those of the field have 2.33 MB."""
 
 ROUNDS = 3
-"""Times that each codec is tried; the best counts, for the first may start threads and import things."""
+"""Rounds of each codec. The best counts: the first round may start threads and import modules."""
 
 Maps = npt.NDArray[np.uint8]
 
 
 class DemoError(Exception):
-    """What a user can be told in a sentence: what happened and, where something can be done, what."""
+    """An expected failure, as a sentence for the user: what happened, and what to do."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A codec to try; None stores the chunks as they are. `folder` is the name of its store."""
+    """A codec to try, and the folder of its store. Without a codec, chunks are stored as they are."""
 
     name: str
     folder: str
@@ -77,7 +78,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a case: bytes in the store's files, the best seconds, and what `stats` counted in one round."""
+    """Result of a case: bytes in the store's files, the best seconds, and the counts of `stats` in one round."""
 
     case: Case
     stored: int
@@ -99,7 +100,7 @@ def cases() -> list[Case]:
 
 
 def run(store: Path | None, *, quick: bool) -> None:
-    """Write the array with every codec, read it back, compare, and print what came out; then the same by reference.
+    """Write the array with every codec, read it back, compare, and print the results; then read by reference.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ def run(store: Path | None, *, quick: bool) -> None:
     Raises
     ------
     DemoError
-        If anything fails; above all, if an array is read back that is not the one that was written.
+        If anything fails; above all, if an array that is read back differs from the one that was written.
     """
     with _folder(store) as folder:
         disable()  # the table compares with zarr's own gzip
@@ -127,7 +128,7 @@ def run(store: Path | None, *, quick: bool) -> None:
 
 def load(quick: bool) -> Maps:
     """The Linke turbidity atlas as (month, row from the north, column from the west), from pvlib's package."""
-    spec = importlib.util.find_spec("pvlib")  # to import it takes seconds, and only its file is needed
+    spec = importlib.util.find_spec("pvlib")  # importing it takes seconds, and only its file is needed
     folders = spec.submodule_search_locations if spec else None
     path = Path(*(folders or ["pvlib"])[:1], "data", "LinkeTurbidities.h5")
     months, rows, columns = QUICK if quick else (None, None, None)
@@ -136,7 +137,7 @@ def load(quick: bool) -> Maps:
             maps = file["LinkeTurbidity"][:rows, :columns, :months]
     except (OSError, KeyError) as error:
         raise DemoError(f"pvlib's atlas cannot be read from {path}: {error}") from error
-    # pvlib keeps the months of a place together. A map a month is how such data usually lies in zarr.
+    # pvlib stores the months of a place together. In zarr, a map for each month is usual.
     return np.ascontiguousarray(np.moveaxis(maps, -1, 0))
 
 
@@ -188,9 +189,14 @@ def _folder(store: Path | None) -> AbstractContextManager[str]:
 def _introduce(data: Maps, quick: bool) -> None:
     months, rows, columns = data.shape
     what = "A part of the Linke turbidity atlas" if quick else "The Linke turbidity atlas"
-    print(f"{what} (how hazy the air is; shipped with PyPI's pvlib):")
-    print(f"{months} monthly maps of {rows} x {columns} bytes, {data.nbytes / MB:.1f} MB.")
-    print("Each codec writes them to a zarr store of its own, and they are read back and compared.", flush=True)
+    print(
+        wrapped(
+            f"{what} (how hazy the air is; from PyPI's pvlib): {months} monthly maps of {rows} x {columns} bytes, "
+            f"{data.nbytes / MB:.1f} MB. Each codec writes them to a zarr store of its own, which is read back and "
+            "compared."
+        ),
+        flush=True,
+    )
 
 
 def _try_all(folder: Path, data: Maps) -> list[Result]:
@@ -201,7 +207,7 @@ def _try_all(folder: Path, data: Maps) -> list[Result]:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """Show a bar; what is yielded has to be called as each of `total` steps begins."""
+    """Show a bar; call the yielded function when each of `total` steps begins."""
     steps = itertools.count()
     with progress_bar() as progress:
         task = progress.add_task("", total=total)
@@ -254,14 +260,19 @@ def _report(results: list[Result], data: Maps) -> None:
         ],
     )
     cpus = usable_cpus()
-    print("ratio: size of the array / size of the store. MB: 10**6 bytes, in MB/s those of the array.")
-    print(f"Speeds are zarr's, files and all, with {cpus} CPUs, the best of {ROUNDS}: an impression, no benchmark.")
+    print(
+        wrapped(
+            "ratio: size of the array / size of the store. MB: 10**6 bytes, in MB/s those of the array. Speeds are the "
+            f"best of {ROUNDS} with {cpus} CPU{'s' * (cpus != 1)}. They include zarr and the files, so they are not a "
+            "benchmark."
+        )
+    )
     print(f"\nBit for bit: all {len(results)} stores were read back as the array that was written.")
     for result in results:
         if isinstance(result.case.codec, QPL):
-            print(f"{result.case.name} ran on {_where(result.counts)}.")
+            print(wrapped(f"{result.case.name} ran on {_where(result.counts)}."))
     if path_in_force() == "software":
-        print("`numcodecs-qpl info` says why that is the path in force.")
+        print("`numcodecs-qpl info` shows if this machine has an IAA, and how to use it.")
 
 
 def _print_table(head: list[str], rows: list[list[str]]) -> None:
@@ -297,15 +308,25 @@ def _prove_gzip(store: Path, data: Maps) -> None:
         raise DemoError(f"Python's gzip cannot read chunk {chunk} of {store.name}: {error}") from error
     if found != data[region].tobytes():
         raise DemoError(f"Python's gzip reads chunk {chunk} of {store.name} as something else than was written")
-    print(f"Any gzip implementation reads it: Python's gzip module turned {store.name}/{key} ({len(stored):,} bytes)")
-    print(f"into the {len(found):,} bytes that were written.")
+    print(
+        wrapped(
+            f"Any gzip implementation reads it: Python's gzip module turned {store.name}/{key} ({len(stored):,} bytes) "
+            f"into the {len(found):,} bytes that were written."
+        )
+    )
 
 
 def _by_reference(path: Path, data: xr.Dataset) -> None:
-    """Read the data by reference from a NetCDF4 file, before and after `enable`, and print what came out."""
+    """Read the data by reference from a NetCDF4 file, before and after `enable`, and print the results."""
     size = data.nbytes / MB
-    print(f"\nThe atlas and a float32 field, {size:.1f} MB, in a NetCDF4 file (zlib level {netcdf.LEVEL}, shuffle).")
-    print("kerchunk lists where the chunks are in the file, and xarray reads them through zarr.", flush=True)
+    print()
+    print(
+        wrapped(
+            f"The atlas and a float32 field, {size:.1f} MB, in a NetCDF4 file (zlib level {netcdf.LEVEL}, shuffle). "
+            "kerchunk lists the places of the chunks in the file, and xarray reads them through zarr."
+        ),
+        flush=True,
+    )
 
     def read() -> xr.Dataset:
         with _step("NetCDF4: reading", announce):
@@ -331,8 +352,12 @@ def _by_reference(path: Path, data: xr.Dataset) -> None:
         [row("numcodecs", own), row("numcodecs-qpl, after enable()", served)],
     )
     share = min(served.wall) / min(own.wall)
-    print(f"After one line, numcodecs_qpl.enable(), it took {share:.2f} of the time, by the best of {ROUNDS}.")
+    print(wrapped(f"After numcodecs_qpl.enable(), reading took {share:.2f} times as long, by the best of {ROUNDS}."))
     print("Bit for bit: each time, all values were read as they were written.")
     chunks = sum(len(netcdf.chunk_places(references, str(name))) for name in data.data_vars)
-    print(f"Of {chunks:,} chunks, this package inflated {own.blocks:,} before enable(). After it, they were read on")
-    print(f"{_where(served.counts)}.")
+    print(
+        wrapped(
+            f"Of {chunks:,} chunks, this package inflated {own.blocks:,} before enable(). After it, they were read on "
+            f"{_where(served.counts)}."
+        )
+    )

@@ -20,7 +20,7 @@ try:
     from zarr.codecs import GzipCodec as ZarrsGzipCodec
     from zarr.registry import get_codec_class
 except ImportError as error:
-    needed = 'numcodecs_qpl.zarr needs zarr 3.1.6 or later: pip install "numcodecs-qpl[zarr]"'
+    needed = 'numcodecs_qpl.zarr needs zarr 3.1.6 or later: pip install "zarr>=3.1.6"'
     raise ImportError(f"{needed} ({error})") from error
 
 from numcodecs_qpl import codec, serve

@@ -86,9 +86,13 @@ def facts(file: Path, result: subprocess.CompletedProcess[str]) -> dict[str, Any
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """The cells beside each codec in the table."""
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
-    return {name: others for name, *others in cells if name not in ("", "codec")}
+    """The cells beside each codec in the table: its columns are as wide as the dashes below their heads."""
+    lines = text.splitlines()
+    rule = next(number for number, line in enumerate(lines) if line.startswith("----"))
+    ends = list(itertools.accumulate(len(dashes) + 1 for dashes in lines[rule].split(" ")))
+    table = itertools.takewhile(bool, lines[rule + 1 :])
+    cells = [[line[start:end].strip() for start, end in itertools.pairwise([0, *ends])] for line in table]
+    return {name: others for name, *others in cells}
 
 
 # ---- A run --------------------------------------------------------------------------------------
@@ -100,14 +104,37 @@ def test_a_piped_run_succeeds_without_noise(result: subprocess.CompletedProcess[
     assert "\r" not in result.stdout
 
 
-def test_the_text_fits_100_columns(result: subprocess.CompletedProcess[str]) -> None:
-    assert max(map(len, result.stdout.splitlines())) <= 100
+def test_the_text_fits_80_columns(result: subprocess.CompletedProcess[str]) -> None:
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("terminal", "used"), [(60, 80), (80, 80), (90, 90), (300, 100)])
+def test_the_text_is_as_wide_as_the_terminal_within_limits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: int, used: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(terminal))
+    times = Times([1.0], [1.0])
+    results = [Result(one, 3000, 1000, None, times, times) for one in contenders.contenders(1, {2})]
+    table.show(Measured(SAMPLE, results, {}), judge([one.figures() for one in results]))
+    assert used - 10 < max(map(len, capsys.readouterr().out.splitlines())) <= used
+
+
+def test_the_files_that_were_written_are_named(file: Path, result: subprocess.CompletedProcess[str]) -> None:
+    folder = file.parent
+    assert result.stdout.endswith(f"wrote {folder}/bench.json\nwrote {folder}/bench.png\n")
+
+
+def test_a_picture_beside_json_on_stdout_is_named_on_stderr(file: Path, tmp_path: Path) -> None:
+    done = bench(file, "--quick", "--json", "--plot", tmp_path / "bench.svg")
+    assert json.loads(done.stdout)["format"] == FORMAT
+    assert done.stderr == f"wrote {tmp_path}/bench.svg\n"
 
 
 def test_the_text_says_what_was_measured_and_where(result: subprocess.CompletedProcess[str]) -> None:
-    assert re.search(rf"CPUs?; {re.escape(_core.engine_versions())}, {SOFTWARE}\.", result.stdout)
-    assert "numbers.npy: all of it, 0.20 MB, in chunks of up to 80 KiB" in result.stdout
-    assert "Medians of 3 rounds, which differ by " in " ".join(result.stdout.split())
+    said = " ".join(result.stdout.split())
+    assert re.search(rf"CPUs?; {re.escape(_core.engine_versions())}, {SOFTWARE}\.", said)
+    assert "numbers.npy: all of it, 200.0 kB, in chunks of up to 80 KiB" in result.stdout
+    assert "Medians of 3 rounds, which typically differ by " in " ".join(result.stdout.split())
 
 
 def test_everyone_is_in_the_table_with_ratio_speed_and_cpu_time(result: subprocess.CompletedProcess[str]) -> None:
@@ -176,6 +203,26 @@ def test_a_busy_host_is_told(capsys: pytest.CaptureFixture[str], wall: float, to
     assert ("Other programs were busy: a second of work waited 0.2 s for a CPU." in capsys.readouterr().out) == told
 
 
+def test_the_noise_is_the_typical_difference_between_rounds() -> None:
+    calm, wild = Times([1.0, 1.02, 0.98], [1.0] * 3), Times([1.0, 3.0, 0.1], [1.0] * 3)
+    for encode, decode, noise in ((calm, calm, 0.02), (wild, wild, 0.9), (calm, wild, 0.46)):
+        done = Measured(SAMPLE, [Result(plain("any"), 3000, 1000, None, encode, decode)], {})
+        assert done.noise == pytest.approx(noise)
+
+
+def test_a_run_with_noise_is_judged_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+) -> None:
+    some = [one for one in contenders.contenders(1, {2}) if one.name in ("QPL", "gzip 1")]
+    monkeypatch.setattr(run, "contenders", lambda *_: some)
+    monkeypatch.setattr(Measured, "noise", 0.42)
+    assert cli.main(["bench", str(file), "--quick", "--json", str(tmp_path / "bench.json")]) == 0
+    out = capsys.readouterr().out
+    assert "which typically differ by 42%" in " ".join(out.split())
+    assert "The rounds differ by 42%" in out
+    assert json.loads((tmp_path / "bench.json").read_text())["data_sets"][0]["noise"] == 0.42
+
+
 def test_the_verdict_follows_the_table(result: subprocess.CompletedProcess[str], facts: dict[str, Any]) -> None:
     data_set = facts["data_sets"][0]
     assert [name for name, cells in rows(result.stdout).items() if cells[5] == "*"] == data_set["verdict"]["front"]
@@ -197,7 +244,7 @@ def test_the_text_tells_how_zarr_writes_what_is_chosen_and_nothing_else(
         if one["name"] in chosen
         for zarr_format, arguments in one["zarr_arguments"].items()
     ]
-    _, _, told = result.stdout.partition("The arguments of zarr.create_array for them:\n- ")
+    _, _, told = result.stdout.partition("wrote ")[0].partition("The arguments of zarr.create_array for them:\n- ")
     assert [" ".join(line.split()) for line in told.split("\n- ")] == expected
     assert len(expected) >= 2
 
@@ -234,11 +281,11 @@ def test_the_document_says_what_was_done_on_which_path(facts: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("setting", ["auto", "hardware"])
-def test_the_table_has_all_of_its_cells_in_100_columns_where_names_are_longest(
+def test_the_table_has_all_of_its_cells_in_80_columns_where_names_are_longest(
     emulated: dict[str, subprocess.CompletedProcess[str]], setting: str
 ) -> None:
     text = emulated[setting].stdout
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= 80
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
 
 
@@ -262,7 +309,7 @@ def test_a_zarr_store_is_measured(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "a.zarr", data=numbers(10_000), chunks=(1000,))
     result = bench(tmp_path / "a.zarr", "--quick")
     assert (result.returncode, result.stderr) == (0, "")
-    assert "a.zarr: all of it, 0.02 MB, in chunks of up to 1.953 KiB" in result.stdout
+    assert "a.zarr: all of it, 20.0 kB, in chunks of up to 1.953 KiB" in result.stdout
 
 
 def test_the_settings_of_the_process_are_kept(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -362,7 +409,7 @@ def test_a_chunk_that_does_not_come_back_is_told_with_contender_and_place(
     assert cli.main(["bench", str(file), "--quick", "--chunk-size", "80K", *outputs]) == 1
     said = capsys.readouterr()
     assert said.err == (
-        "numcodecs-qpl: error: broken, chunk 2 of 3 of numbers.npy did not come back as it was put in\n"
+        "numcodecs-qpl: error: broken, chunk 2 of 3 of numbers.npy: the decoded chunk differs from the original\n"
     )
     assert "What to choose" not in said.out
     assert list(tmp_path.iterdir()) == []
@@ -632,7 +679,7 @@ def test_data_that_cannot_be_measured_is_told(tmp_path: Path, name: str) -> None
 def test_a_folder_that_is_no_store_is_told(tmp_path: Path) -> None:
     result = bench(tmp_path, "--quick")
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"numcodecs-qpl: error: {tmp_path} is a folder, but no zarr store: ")
+    assert result.stderr.startswith(f"numcodecs-qpl: error: {tmp_path} is a folder, and not a zarr store: ")
 
 
 @pytest.mark.parametrize(
@@ -723,15 +770,15 @@ def test_what_is_missing_is_told_with_the_command_that_installs_it(tmp_path: Pat
     result = without("rich", "matplotlib", "zarr", arguments=[str(tmp_path), "--plot", "plot.png"])
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        'numcodecs-qpl: error: this needs rich, matplotlib, zarr: pip install "numcodecs-qpl[bench]"\n'
+        "numcodecs-qpl: error: this needs rich, matplotlib, zarr: pip install rich matplotlib zarr\n"
     )
 
 
 def test_a_package_of_the_wrong_version_is_told_with_the_command_that_installs_it(file: Path) -> None:
     result = without("rich.progress", arguments=[str(file), "--quick"])
     assert result.returncode == 1
-    assert result.stderr.startswith("numcodecs-qpl: error: what is installed cannot be used (")
-    assert result.stderr.endswith('): pip install "numcodecs-qpl[bench]"\n')
+    assert result.stderr.startswith("numcodecs-qpl: error: an installed package cannot be used (")
+    assert result.stderr.endswith("): pip install --upgrade rich\n")
 
 
 def test_without_isal_its_rows_are_left_out_and_that_is_told(file: Path) -> None:
@@ -739,7 +786,7 @@ def test_without_isal_its_rows_are_left_out_and_that_is_told(file: Path) -> None
     assert (result.returncode, result.stderr) == (0, "")
     names = [name for name in rows(result.stdout) if "threads" not in name]
     assert names == [*OURS, *(name for name in PEERS if not name.startswith("isal")), *OF_NUMBERS]
-    assert "Without ISA-L's gzip, which needs the package isal: pip install isal" in result.stdout
+    assert "ISA-L's gzip is left out: it needs the package isal (pip install isal)." in result.stdout
 
 
 def test_a_file_without_a_plot_needs_neither_matplotlib_nor_zarr(file: Path) -> None:

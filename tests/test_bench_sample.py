@@ -1,8 +1,12 @@
 """The chunks that the bench takes from files and zarr stores, and what it says where there are none to take."""
 
+import bz2
 import gzip
+import io
 import itertools
+import lzma
 import os
+import subprocess
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ from zarr.registry import register_codec
 from numcodecs_qpl.bench.contenders import contenders
 from numcodecs_qpl.bench.data import DATA_SETS
 from numcodecs_qpl.bench.errors import BenchError
-from numcodecs_qpl.bench.sample import MOST, Chunk, as_items, made_here, of_file, size_text, spread
+from numcodecs_qpl.bench.sample import MOST, SMALL, Chunk, as_items, made_here, of_file, size_text, spread
 from numcodecs_qpl.bench.store import of_store
 
 
@@ -58,7 +62,7 @@ def test_a_beginning_is_not_in_step_with_the_rows_of_a_grid() -> None:
     assert {index % 8 for index in chosen} == set(range(8))
 
 
-@pytest.mark.parametrize(("size", "text"), [(5, "5 bytes"), (1024, "1 KiB"), (1536 << 10, "1.5 MiB")])
+@pytest.mark.parametrize(("size", "text"), [(1, "1 byte"), (5, "5 bytes"), (1024, "1 KiB"), (1536 << 10, "1.5 MiB")])
 def test_sizes_are_told_as_people_say_them(size: int, text: str) -> None:
     assert size_text(size) == text
 
@@ -88,7 +92,7 @@ def test_a_small_file_is_taken_whole(tmp_path: Path) -> None:
     sample = of_file(tmp_path / "file", 10_000, 1000)
     assert [chunk.nbytes for chunk in sample.chunks] == [1000, 1000, 500]
     assert joined(sample.chunks) == data
-    assert str(sample) == "file: all of it, 0.00 MB, in chunks of up to 1000 bytes"
+    assert str(sample) == "file: all of it, 2.5 kB, in chunks of up to 1000 bytes"
 
 
 def test_of_a_large_file_evenly_spread_pieces_are_taken_and_that_is_told(tmp_path: Path) -> None:
@@ -99,7 +103,9 @@ def test_of_a_large_file_evenly_spread_pieces_are_taken_and_that_is_told(tmp_pat
     assert len(places) == 200
     assert places == sorted(places)
     assert max(np.diff(places)) <= 10_000
-    assert str(sample) == ("file: 200 of 1,000 chunks, spread evenly: 0.2 of 1.0 MB, in chunks of up to 1000 bytes")
+    assert str(sample) == (
+        "file: 200 of 1,000 chunks, spread evenly: 200.0 kB of 1.0 MB, in chunks of up to 1000 bytes"
+    )
 
 
 def test_of_an_npy_file_the_numbers_are_taken(tmp_path: Path) -> None:
@@ -135,23 +141,58 @@ def test_records_become_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("beginning", "name"),
+    ("name", "content", "command"),
     [
-        (gzip.compress(b"a", mtime=0), "gzip"),
-        (b"PK\x03\x04", "zip"),
-        (numcodecs.Zstd().encode(b"a"), "zstd"),
-        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        ("data.csv.gz", gzip.compress(b"a"), "gzip -dc {}/data.csv.gz > {}/data.csv"),
+        ("data", gzip.compress(b"a"), "gzip -dc {}/data > {}/data.content"),
+        ("data.zst", numcodecs.Zstd().encode(b"a"), "zstd -dc {}/data.zst > {}/data"),
+        ("data.xz", lzma.compress(b"a"), "xz -dc {}/data.xz > {}/data"),
+        ("data.bz2", bz2.compress(b"a"), "bzip2 -dc {}/data.bz2 > {}/data"),
+        ("data.lz4", b"\x04\x22\x4d\x18", "lz4 -dc {}/data.lz4 > {}/data"),
+        ("data.npz", b"PK\x03\x04", "unzip {}/data.npz"),
+        ("data.7z", b"7z\xbc\xaf\x27\x1c", "7z x {}/data.7z"),
     ],
 )
-def test_a_file_that_is_compressed_already_is_told(tmp_path: Path, beginning: bytes, name: str) -> None:
-    (tmp_path / "file").write_bytes(beginning + bytes(100))
-    (note,) = of_file(tmp_path / "file", 1000, 1000).notes
-    assert note.startswith(f"This file is {name}")
+def test_a_compressed_file_is_refused_with_the_command_that_decompresses_it(
+    tmp_path: Path, name: str, content: bytes, command: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BenchError, match="is compressed already, with ") as caught:
+        of_file(tmp_path / name, 1000, 1000)
+    assert str(caught.value).endswith(f"decompress it, and measure the result: `{command.format(tmp_path, tmp_path)}`")
 
 
-def test_of_other_files_nothing_is_said(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"P")
+def test_the_command_that_decompresses_a_file_quotes_its_name(tmp_path: Path) -> None:
+    (tmp_path / "my data.gz").write_bytes(gzip.compress(bytes(1000)))
+    with pytest.raises(BenchError) as caught:
+        of_file(tmp_path / "my data.gz", 1000, 1000)
+    command = str(caught.value).split("`")[1]
+    subprocess.run(command, shell=True, check=True)
+    assert (tmp_path / "my data").read_bytes() == bytes(1000)
+
+
+@pytest.mark.parametrize("beginning", [b"P", b"\x1f\x8b\x07", b"BZ"])
+def test_a_file_that_begins_like_a_compressed_one_is_measured(tmp_path: Path, beginning: bytes) -> None:
+    (tmp_path / "file").write_bytes(beginning + bytes(SMALL))
     assert of_file(tmp_path / "file", 1000, 1000).notes == ()
+
+
+def test_an_array_whose_values_look_like_a_compressed_file_is_measured(tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", np.frombuffer(gzip.compress(os.urandom(SMALL)), "u1"))
+    assert of_file(tmp_path / "data.npy", 1000, 1000).notes == ()
+
+
+def test_an_hdf5_file_is_measured_with_a_note(tmp_path: Path) -> None:
+    (tmp_path / "file.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(SMALL))
+    (note,) = of_file(tmp_path / "file.nc", 1000, 1000).notes
+    assert note.startswith("This file is HDF5 (as netCDF 4 is), and may be compressed inside.")
+
+
+@pytest.mark.parametrize(("size", "notes"), [(SMALL - 1, 1), (SMALL, 0)])
+def test_little_data_is_measured_with_a_note(tmp_path: Path, size: int, notes: int) -> None:
+    (tmp_path / "file").write_bytes(bytes(size))
+    found = of_file(tmp_path / "file", 1000, 1000).notes
+    assert [note.partition(":")[0] for note in found] == ["This is little data"] * notes
 
 
 def test_an_empty_file_is_told(tmp_path: Path) -> None:
@@ -167,7 +208,7 @@ def test_an_empty_array_is_told(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=r".*/missing cannot be read: No such file or directory"):
+    with pytest.raises(BenchError, match=r".*/missing does not exist: give a file, or the folder of a zarr store"):
         of_file(tmp_path / "missing", 1000, 1000)
 
 
@@ -176,17 +217,62 @@ def test_a_device_is_told(tmp_path: Path) -> None:
         of_file(Path("/dev/null"), 1000, 1000)
 
 
-@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+HEADER = b"\x93NUMPY\x01\x00"
+with io.BytesIO() as file_in_memory:
+    np.lib.format.write_array(file_in_memory, values(10), (2, 0))
+    GOOD = file_in_memory.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no array",
+        HEADER,
+        HEADER + b"\x08\x00{'shape'",
+        b"\x93NUMPY\x09\x09" + bytes(200),
+        b"\x93NUMPY\x02\x01" + GOOD[8:],
+    ],
+)
 def test_a_file_that_is_called_npy_and_is_none_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data.npy").write_bytes(content)
-    with pytest.raises(BenchError, match=r"data.npy is no .npy file that can be measured .*: by another name"):
+    with pytest.raises(BenchError) as caught:
         of_file(tmp_path / "data.npy", 1000, 1000)
+    assert str(caught.value) == (
+        f"{tmp_path}/data.npy is not a .npy file, or its header is damaged. To measure its bytes, rename it"
+    )
 
 
 def test_an_npy_file_of_objects_is_told(tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", np.array([1, "a"], object), allow_pickle=True)
-    with pytest.raises(BenchError, match=r"data.npy is no .npy file that can be measured"):
+    with pytest.raises(BenchError, match=r"data.npy holds Python objects. Save it with a dtype of numbers: array.ast"):
         of_file(tmp_path / "data.npy", 1000, 1000)
+
+
+def test_a_truncated_npy_file_is_told_with_both_sizes(tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", values(1000, "<f8"))
+    with (tmp_path / "data.npy").open("r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(
+        BenchError, match=r"is truncated: its array has 8,000 bytes, and 4,872 are there. Save it again"
+    ):
+        of_file(tmp_path / "data.npy", 1000, 1000)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_an_npy_file_of_any_version_is_measured(tmp_path: Path, version: tuple[int, int]) -> None:
+    data = values(1000)
+    with (tmp_path / "data.npy").open("wb") as file:
+        np.lib.format.write_array(file, data, version)
+    assert joined(of_file(tmp_path / "data.npy", 10_000, 1000).chunks) == data.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["V3000000", "S3000000", "U700000"])
+def test_items_larger_than_a_chunk_are_cut(tmp_path: Path, dtype: str) -> None:
+    np.save(tmp_path / "data.npy", np.zeros(2, dtype))
+    sample = of_file(tmp_path / "data.npy", 1 << 20, 1 << 18)
+    assert {chunk.nbytes for chunk in sample.chunks} == {1 << 18}
+    assert sample.total_bytes == 2 * np.dtype(dtype).itemsize
 
 
 def test_a_name_that_is_no_text_and_a_path_without_a_name_can_be_told(
@@ -257,7 +343,7 @@ def test_of_a_large_array_evenly_spread_chunks_are_taken_and_that_is_told(tmp_pa
     assert [chunk.size for chunk in sample.chunks] == [100] * 10
     starts = [int(chunk[0]) for chunk in sample.chunks]
     assert max(np.diff(starts)) <= 2000
-    assert str(sample).startswith("a.zarr: 10 of 100 chunks, spread evenly: 0.0 of 0.0 MB")
+    assert str(sample).startswith("a.zarr: 10 of 100 chunks, spread evenly: 4.0 kB of 40.0 kB,")
 
 
 def test_a_chunk_that_is_larger_than_the_sample_is_taken_all_the_same(tmp_path: Path) -> None:
@@ -275,12 +361,14 @@ def test_chunks_that_are_not_stored_are_no_part_of_the_sample(tmp_path: Path, za
     array[90:] = np.nan
     sample = of_store(tmp_path / "a.zarr", 10_000)
     assert joined(sample.chunks) == data.tobytes()
-    assert sample.notes == ("9 chunks more were looked at and hold nothing but the fill value: zarr stores no such.",)
+    assert sample.notes == ("9 more chunks hold only fill values and are left out: zarr does not store them.",)
 
 
 def test_a_store_without_any_chunk_is_told(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "a.zarr", shape=(100,), chunks=(10,), dtype="<f4")
-    with pytest.raises(BenchError, match=r"a.zarr has nothing to measure: in 10 of 10 chunks, spread evenly, there is"):
+    with pytest.raises(
+        BenchError, match=r"a.zarr has nothing to measure: 10 of 10 chunks, spread evenly, hold only fill values"
+    ):
         of_store(tmp_path / "a.zarr", 10_000)
 
 
@@ -329,7 +417,7 @@ def test_a_group_without_arrays_is_told(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_store_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BenchError, match=r"is a folder, but no zarr store: give a file, or the folder of a zarr"):
+    with pytest.raises(BenchError, match=r"is a folder, and not a zarr store: give a file, or the folder of a zarr"):
         of_store(tmp_path, 10_000)
 
 

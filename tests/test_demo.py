@@ -87,9 +87,9 @@ def test_a_piped_demo_succeeds_without_noise(result: subprocess.CompletedProcess
     assert "\r" not in result.stdout
 
 
-def test_the_demo_fits_100_columns(result: subprocess.CompletedProcess[str]) -> None:
+def test_the_demo_fits_80_columns(result: subprocess.CompletedProcess[str]) -> None:
     said = [line for line in result.stdout.splitlines() if not line.startswith("The stores and the NetCDF4 file are")]
-    assert max(map(len, said)) <= 100
+    assert max(map(len, said)) <= 80
 
 
 def test_the_demo_shows_ratio_size_and_speed_of_every_codec(result: subprocess.CompletedProcess[str]) -> None:
@@ -126,7 +126,9 @@ def test_the_demo_says_which_path_ran(result: subprocess.CompletedProcess[str]) 
 def test_the_chunk_that_the_demo_reads_with_gzip_is_the_arrays(
     result: subprocess.CompletedProcess[str], stores: Path
 ) -> None:
-    said = re.search(r"gzip module turned (\S+) \(([\d,]+) bytes\)\ninto the ([\d,]+) bytes", result.stdout)
+    said = re.search(
+        r"gzip module turned (\S+) \(([\d,]+) bytes\) into the ([\d,]+) bytes", " ".join(result.stdout.split())
+    )
     assert said is not None
     stored = (stores / said[1]).read_bytes()
     assert len(stored) == int(said[2].replace(",", ""))
@@ -320,19 +322,19 @@ def test_chunks_that_pythons_gzip_reads_otherwise_are_told(
 def test_a_package_that_is_missing_is_told_with_the_command_that_installs_it(package: str) -> None:
     result = run_code(f"sys.modules[{package!r}] = None")
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == f'numcodecs-qpl: error: the demo needs {package}: pip install "numcodecs-qpl[demo]"\n'
+    assert result.stderr == f"numcodecs-qpl: error: the demo needs {package}: pip install {package}\n"
 
 
 def test_all_packages_that_are_missing_are_told_at_once() -> None:
     result = run_code(f"sys.modules.update(dict.fromkeys({DEMO_NEEDS!r}))")
-    assert f"the demo needs {', '.join(DEMO_NEEDS)}: " in result.stderr
+    assert f"the demo needs {', '.join(DEMO_NEEDS)}: pip install {' '.join(DEMO_NEEDS)}\n" in result.stderr
 
 
 def test_a_package_of_the_wrong_version_is_told_with_the_command_that_installs_it() -> None:
     result = run_code("sys.modules['zarr.abc.codec'] = None")
     assert result.returncode == 1
-    assert result.stderr.startswith("numcodecs-qpl: error: the demo cannot use what is installed (")
-    assert 'pip install "numcodecs-qpl[demo]"' in result.stderr
+    assert result.stderr.startswith("numcodecs-qpl: error: an installed package cannot be used (")
+    assert result.stderr.endswith(f"): pip install --upgrade {' '.join(DEMO_NEEDS)}\n")
 
 
 def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
@@ -365,7 +367,7 @@ def test_hardware_that_is_forced_and_missing_is_told_before_any_work() -> None:
     result = run(NUMCODECS_QPL_PATH="hardware")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("numcodecs-qpl: error: the hardware path cannot be used: ")
-    assert _core.hardware_advice(_core.hardware_init_status()) in result.stderr
+    assert result.stderr.endswith("unset NUMCODECS_QPL_PATH to use software, or see `numcodecs-qpl info`\n")
 
 
 def test_pvlib_without_its_atlas_is_told(

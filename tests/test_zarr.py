@@ -253,4 +253,4 @@ try:
 except ImportError as error:
     print(error)
 """
-    assert 'pip install "numcodecs-qpl[zarr]"' in run_python(code).stdout
+    assert 'pip install "zarr>=3.1.6"' in run_python(code).stdout

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numcodecs_qpl.containers import ContainerName
 
 MOST_THREADS = 8
-"""Threads that share a chunk at most: as many as Blosc's own default."""
+"""Limit of the threads that share a chunk: Blosc's default."""
 
 OURS = "QPL"
 """Family of this package."""
@@ -33,34 +33,32 @@ OURS = "QPL"
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to compress a chunk and to get it back: a codec, or shuffle and then a codec.
+    """A codec, or shuffle and then a codec.
 
     Attributes
     ----------
     name : str
-        As tables and plots have it; no two are the same.
+        Name in tables and plots; no two are the same.
     call : str
-        How a Python program gets the codec.
+        Python expression for the codec.
     family : {"QPL", "deflate", "zstd", "LZ4"}
-        Whose format it is; QPL, which is deflate, is one of its own.
+        Format. QPL, which is deflate, has a family of its own.
     encode, decode : callable
-        The codec's: each takes a chunk and returns another.
+        The codec's functions: each takes a chunk and returns another.
     path : {"hardware", "software"} or None
-        Where QPL is to run.
+        Path setting for QPL.
     on : str
-        What does the work: "IAA", "emulated IAA" or "CPU".
+        Engine of the work: "IAA", "emulated IAA" or "CPU".
     container : {"gzip", "zlib", "deflate"} or None
-        QPL's.
+        Container of QPL.
     threads : int
-        That share a chunk.
+        Threads that share a chunk.
     gzip : bool
-        Whether any gzip reads what it writes.
+        True if any gzip reads the result.
     zarr3 : str or None
-        How a Python program gets the codec for zarr format 3; None if zarr has no codec for it. For format 2 it is
-        `call`.
+        Python expression for the codec in zarr format 3; None if zarr has no codec for it. For format 2 it is `call`.
     shuffle : str or None
-        The element size by which the bytes are shuffled before the codec, as a Python program writes it; None if they
-        are not.
+        Python expression for the element size of the shuffle before the codec; None without shuffle.
     """
 
     name: str
@@ -81,13 +79,13 @@ class Contender:
         return self.encode(chunk if self.shuffle is None else numcodecs.Shuffle(chunk.itemsize).encode(chunk))
 
     def read(self, stored: Any, item_size: int) -> Any:
-        """Decode what `write` made of a chunk with items of that size."""
+        """Decode a result of `write` for a chunk with items of that size."""
         found = self.decode(stored)
         return found if self.shuffle is None else numcodecs.Shuffle(item_size).decode(found)
 
     @property
     def chain(self) -> str:
-        """How a Python program gets all of it: the codec, or shuffle and the codec."""
+        """Python expression for all of it: the codec, or shuffle and the codec."""
         return self.call if self.shuffle is None else f"numcodecs.Shuffle(elementsize={self.shuffle}), {self.call}"
 
     @property
@@ -105,24 +103,24 @@ class Contender:
 
     @property
     def ours(self) -> bool:
-        """Whether it is QPL."""
+        """True for QPL."""
         return self.family == OURS
 
     @property
     def emulated(self) -> bool:
-        """Whether a software device did the work, that stands in for an IAA."""
+        """True if an emulated IAA, which is a software device, does the work."""
         return self.on == EMULATED
 
     @property
     def judged(self) -> bool:
-        """Whether it is compared with the others: one thread each, nothing that is emulated or that nobody should take.
+        """True if it is compared with the others: one thread, not emulated, and not bare deflate.
 
         Bare deflate has no checksum: damage may be read as data.
         """
         return self.threads == 1 and not self.emulated and self.container != "deflate"
 
     def settle(self) -> None:
-        """Make the process's settings those it runs with."""
+        """Change the process's settings to those of the codec."""
         set_threads(self.threads)
         if self.path is not None:
             set_path(self.path)
@@ -132,7 +130,7 @@ class Contender:
 
 @contextmanager
 def settings_kept() -> Iterator[None]:
-    """Bring the process's settings back at the end, whatever `Contender.settle` does."""
+    """Restore the process's settings at the end."""
     path, threads = get_path(), get_threads()
     blosc_uses, blosc_threads = blosc.use_threads, blosc.get_nthreads()
     try:
@@ -145,7 +143,7 @@ def settings_kept() -> Iterator[None]:
 
 
 def contenders(largest_chunk: int, item_sizes: Collection[int]) -> list[Contender]:
-    """All that can be measured here.
+    """All codecs that can be measured here.
 
     Parameters
     ----------
@@ -176,7 +174,7 @@ def _is_shuffled(one: Contender) -> bool:
 
 def _paths() -> list[PathName]:
     in_force = path_in_force()
-    # Where the setting is one of the two paths, the other may be out of bounds.
+    # A setting that names a path excludes the other one.
     return ["hardware", "software"] if (in_force, get_path()) == ("hardware", "auto") else [in_force]
 
 

@@ -36,7 +36,7 @@ def text(size: int) -> bytes:
 
 
 DATA_SETS = {"float32 field": float32_field, "int16 field": int16_field, "text": text}
-"""By name: what makes the first so many bytes of a data set."""
+"""Functions that make the first so many bytes of a data set, by its name."""
 
 DTYPES = {"float32 field": "<f4", "int16 field": "<i2", "text": "|u1"}
-"""What those bytes are numbers of."""
+"""Their dtypes."""

@@ -1,4 +1,4 @@
-"""What was measured, for machines to read."""
+"""The results as JSON."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def _data_set(measured: Measured, verdict: Verdict) -> dict[str, Any]:
         "notes": list(sample.notes),
         "results": [_result(result) for result in measured.results],
         "left_out": measured.left_out,
+        "noise": measured.noise,
         "verdict": {
             "front": list(verdict.front),
             "choices": {choice.rule: _choice(choice) for choice in verdict.choices},
@@ -65,11 +66,12 @@ def _result(result: Result) -> dict[str, Any]:
     }
 
 
-def _choice(choice: Choice) -> dict[str, str | None]:
+def _choice(choice: Choice) -> dict[str, str | list[str] | None]:
     return {
         "best": choice.best.name,
         "zarr": None if choice.usable is None else choice.usable.name,
         "as_good": None if choice.close is None else choice.close.name,
+        "rivals": [one.name for one in choice.rivals],
     }
 
 

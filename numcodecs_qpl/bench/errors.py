@@ -2,4 +2,4 @@
 
 
 class BenchError(Exception):
-    """What a user can be told in a sentence: what happened and, where something can be done, what."""
+    """An expected failure, as a sentence for the user: what happened, and what to do."""

@@ -10,13 +10,13 @@ from numcodecs_qpl.bench.errors import BenchError
 from numcodecs_qpl.files import write_whole
 
 FORMAT = "numcodecs-qpl bench 1"
-"""First value of a document; the number goes up when what is in there changes its meaning or its place."""
+"""First value of a document. The number goes up when a value in it changes its meaning or its place."""
 
 BEGINNING = f'{{\n  "format": "{FORMAT.rpartition(" ")[0]}'
 
 
 def check_output(path: Path) -> None:
-    """Say now what would hinder `write_output` after the work.
+    """Find before the work what would make `write_output` fail after it.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def check_output(path: Path) -> None:
 
 
 def check_document(path: Path) -> None:
-    """Refuse to write a document over a file that is none: it may be the user's data, given in the wrong place.
+    """Refuse to write over a file that is not a document: it may be the user's data, given in the wrong place.
 
     Raises
     ------
@@ -46,17 +46,17 @@ def check_document(path: Path) -> None:
         raise BenchError(f"{path} cannot be used: {error.strerror}") from error
     if not ours:
         raise BenchError(
-            f"{path} is there already and was not written by --json: give another name, or put the data before --json"
+            f"{path} exists and was not written by --json: give another name, or put the data before --json"
         )
 
 
 def write_output(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` make the file, which is there whole or not at all, as `write_whole` tells.
+    """Have `write` make the file whole or not at all, by `write_whole`.
 
     Raises
     ------
     BenchError
-        If it can't be written.
+        If it cannot be written.
     """
     try:
         write_whole(path, write)

@@ -1,4 +1,4 @@
-"""The filters of a zarr array: what happens to a chunk before the codec. It needs zarr."""
+"""The filters of a zarr array, which a chunk passes before the codec. It needs zarr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long each contender takes for the chunks of a sample."""
+"""Times of each codec for the chunks of a sample."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ MB = 10**6
 GB = 10**9
 
 Announce = Callable[[str, int], None]
-"""Is told who comes next, and how many turns there are in all."""
+"""Is called with the next codec's name and the number of turns in all."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a contender.
+    """Result of a codec.
 
     Attributes
     ----------
     contender : Contender
     size, encoded : int
-        Bytes of the sample and of what became of it.
+        Bytes of the sample, before and after encoding.
     encode, decode : Times
     counts : dict or None
         Counts of `numcodecs_qpl.stats` while the sample was encoded and decoded once; None for other codecs.
@@ -66,33 +66,43 @@ class Result:
 
 @dataclass(frozen=True)
 class Measured:
-    """A sample and what came of everyone on it.
+    """A sample and the results of all codecs.
 
     Attributes
     ----------
     sample : Sample
     results : list of Result
-        Those of one sample were measured in turns, round after round.
+        The codecs were measured in turns, round after round.
     left_out : dict
-        By name: why a contender is no part of it.
+        Codecs that failed on a device, by name, with the reason.
     """
 
     sample: Sample
     results: list[Result]
     left_out: dict[str, str]
 
+    @property
+    def noise(self) -> float:
+        """Typical difference between rounds: the median over all times of their relative median deviation."""
+        return median(_deviation(times.wall) for result in self.results for times in (result.encode, result.decode))
+
+
+def _deviation(seconds: list[float]) -> float:
+    middle = median(seconds)
+    return median(abs(one - middle) for one in seconds) / middle
+
 
 def measure(
     sample: Sample, everyone: list[Contender], *, seconds: float, least_rounds: int, announce: Announce
 ) -> Measured:
-    """Let everyone encode and decode the sample, in turns, for about so many seconds.
+    """Have every codec encode and decode the sample, in turns, for about so many seconds.
 
-    The first round is not counted: in it the chunks are compared.
+    The first round is not counted: it compares the chunks.
 
     Raises
     ------
     BenchError
-        If a chunk does not come back as it was put in, or a peer or QPL on the software path fails.
+        If a decoded chunk differs from the original, or if a codec other than QPL on a device fails.
     QplError
         If a device is lost on the way.
     """
@@ -105,7 +115,7 @@ def measure(
         try:
             results.append(_checked(contender, sample))
         except QplError as error:
-            # A device may not do what is asked, but what it does has to be right.
+            # A device may refuse work. Wrong data from it is an error.
             if contender.path != "hardware" or isinstance(error, CorruptDataError):
                 raise BenchError(f"{contender.name} failed: {error}") from error
             left_out[contender.name] = str(error)
@@ -117,7 +127,7 @@ def measure(
             announce(result.contender.name, len(everyone) + rounds * len(order))
             result.contender.settle()
             _time(result, sample.chunks)
-        order.append(order.pop(0))  # so that nobody always comes after the same one
+        order.append(order.pop(0))  # so that no codec always runs after the same one
     return Measured(sample, results, left_out)
 
 
@@ -134,7 +144,7 @@ def _checked(contender: Contender, sample: Sample) -> Result:
         except Exception as error:  # every codec has errors of its own
             raise BenchError(f"{where}: {type(error).__name__}: {error}") from error
         if not _same(chunk, found):
-            raise BenchError(f"{where} did not come back as it was put in")
+            raise BenchError(f"{where}: the decoded chunk differs from the original")
         encoded += len(stored)
     return Result(contender, sample.size, encoded, stats() if contender.ours else None)
 
@@ -150,6 +160,6 @@ def _time(result: Result, chunks: list[Chunk]) -> None:
 
 
 def _use_up(contender: Contender, encoded: list[Any], item_sizes: list[int]) -> None:
-    """Decode each and keep none: what comes out takes the place of what came out before, as in a program's loop."""
+    """Decode each chunk and keep none: each result reuses the memory of the one before, as in a program's loop."""
     for stored, item_size in zip(encoded, item_sizes, strict=True):
         contender.read(stored, item_size)

@@ -1,4 +1,4 @@
-"""What a terminal shows while something is measured."""
+"""Progress bar of a measurement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numcodecs_qpl.progress import progress_bar
 
 @contextmanager
 def shown(what: str) -> Iterator[Announce]:
-    """A progress bar; what is given is to be told of each turn."""
+    """Show a progress bar; call the yielded function at each turn."""
     progress = progress_bar()
     task = progress.add_task(what, total=None)
     with progress:

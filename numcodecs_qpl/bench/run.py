@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from numcodecs_qpl.bench.verdict import Verdict, judge
 SECONDS = 30.0
 LEAST_ROUNDS = 5
 SAMPLE = 16 * MIB
-"""What is measured, and for how long, where the user does not say."""
+"""Defaults of the size of the sample and the length of the run."""
 
 QUICK_ROUNDS = 3
 QUICK_SAMPLE = 2 * MIB
@@ -27,7 +28,7 @@ QUICK_SAMPLE = 2 * MIB
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user asks for.
+    """Arguments of the command.
 
     Attributes
     ----------
@@ -36,8 +37,9 @@ class Wishes:
     sample, chunk_size : int
         Bytes.
     seconds : float
-        Time to measure, in all, unless the least number of `rounds` takes longer.
+        Time to measure in all, unless `rounds` takes longer.
     rounds : int
+        Least number of rounds.
     json, plot : Path or None
         Files to write.
     only_json : bool
@@ -55,17 +57,17 @@ class Wishes:
 
 
 def run(wishes: Wishes) -> None:
-    """Do it all.
+    """Measure, judge and show.
 
     Raises
     ------
     BenchError
-        If anything fails; above all, if a chunk does not come back as it was put in.
+        If anything fails; above all, if a decoded chunk differs from the original.
     """
     try:
         with settings_kept():
             _run(wishes)
-    except QplError as error:  # as of a device that is lost on the way
+    except QplError as error:  # such as a device that is lost during the run
         raise BenchError(str(error)) from error
 
 
@@ -75,6 +77,8 @@ def _run(wishes: Wishes) -> None:
         table.introduce()
     done: list[tuple[Measured, Verdict]] = []
     for sample in samples:
+        if not wishes.only_json:
+            table.announce(sample)
         with shown(sample.name) as announce:
             measured = measure(
                 sample,
@@ -83,7 +87,8 @@ def _run(wishes: Wishes) -> None:
                 least_rounds=wishes.rounds,
                 announce=announce,
             )
-        verdict = judge([result.figures() for result in measured.results if result.contender.judged])
+        figures = [result.figures() for result in measured.results if result.contender.judged]
+        verdict = judge(figures, measured.noise)
         done.append((measured, verdict))
         if not wishes.only_json:
             table.show(measured, verdict)
@@ -95,11 +100,13 @@ def _run(wishes: Wishes) -> None:
         plot.save(wishes.plot, done)
     if wishes.only_json:
         print(as_json(document(done)), end="")
+    for path in filter(None, (wishes.json, wishes.plot)):
+        print(f"wrote {path}", file=sys.stderr if wishes.only_json else sys.stdout)
 
 
 def _samples(wishes: Wishes) -> list[Sample]:
     if wishes.data is None:
-        return made_here(wishes.sample // 4, wishes.chunk_size)  # there are several, of the same kind all over
+        return made_here(wishes.sample // 4, wishes.chunk_size)  # they are several, and uniform
     if wishes.data.is_dir():
         from numcodecs_qpl.bench.store import of_store
 

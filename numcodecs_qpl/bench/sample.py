@@ -1,12 +1,13 @@
-"""The chunks that are measured: of a file, or made here; those of a zarr store come from `numcodecs_qpl.bench.store`.
+"""Chunks to measure: of a file, or made here. Those of a zarr store come from `numcodecs_qpl.bench.store`.
 
-A sample is spread evenly over the data and has a size that fits into memory.
+A sample is spread evenly over the data and fits into memory.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,33 +29,49 @@ CHUNK_SIZE = MIB
 MOST = 256 * MIB
 """Bytes of the largest sample, and so of the largest chunk."""
 
+NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,  # version 3 differs in the encoding of field names only
+}
+"""Functions that read the header of a .npy file, by its version."""
+
 GOLDEN = (math.sqrt(5) - 1) / 2
 
+SMALL = 64 << 10
+"""Bytes of data below which a call takes longer than the codec's work."""
+
 COMPRESSED = {
-    GZIP[:2]: "gzip",
-    b"PK\x03\x04": "zip",
-    ZSTANDARD: "zstd",
-    b"\x89HDF\r\n\x1a\n": "HDF5 (netCDF 4 is that too)",
+    GZIP: ("gzip", "gzip -dc {file} > {content}"),
+    b"PK\x03\x04": ("zip", "unzip {file}"),
+    ZSTANDARD: ("zstd", "zstd -dc {file} > {content}"),
+    b"\xfd7zXZ\0": ("xz", "xz -dc {file} > {content}"),
+    b"BZh": ("bzip2", "bzip2 -dc {file} > {content}"),
+    b"\x04\x22\x4d\x18": ("lz4", "lz4 -dc {file} > {content}"),
+    b"7z\xbc\xaf\x27\x1c": ("7z", "7z x {file}"),
 }
-"""By its first bytes: a file that is compressed already, or may be inside."""
+"""Formats of compressed files by their first bytes, and the commands that decompress them."""
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+"""First bytes of HDF5, and so of netCDF 4."""
 
 Chunk = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Chunks to measure, and what they are of.
+    """Chunks to measure, and the data that they are from.
 
     Attributes
     ----------
     name : str
-        The data's name, as titles have it.
+        Name of the data, for titles.
     chunks : list of ndarray
-        One-dimensional and contiguous, as the codec gets them. Their item size is what shuffle goes by.
+        One-dimensional and contiguous, as the codec gets them. Shuffle uses their item size.
     total_chunks, total_bytes : int
-        Of the whole data, uncompressed.
+        Size of the whole data, uncompressed.
     notes : tuple of str
-        What was left out, or is not as the user may think: sentences.
+        Sentences on parts that were left out, and on other surprises.
     """
 
     name: str
@@ -80,32 +97,43 @@ class Sample:
 
     def __str__(self) -> str:
         if len(self.chunks) == self.total_chunks:
-            part = f"all of it, {self.size / 1e6:,.2f} MB"
+            part = f"all of it, {_decimal(self.size)}"
         else:
-            part = f"{len(self.chunks):,} of {self.total_chunks:,} chunks, spread evenly: {self.size / 1e6:,.1f} of "
-            part += f"{self.total_bytes / 1e6:,.1f} MB"
+            part = f"{len(self.chunks):,} of {self.total_chunks:,} chunks, spread evenly: {_decimal(self.size)} of "
+            part += _decimal(self.total_bytes)
         return f"{self.name}: {part}, in chunks of up to {size_text(self.largest)}"
 
 
 def name_of(path: Path) -> str:
-    """The last part of a path, with bytes that are no UTF-8 replaced."""
+    """Last part of a path, with bytes that are not UTF-8 replaced."""
     return os.fsencode(path.absolute().name).decode(errors="replace")
 
 
 def size_text(size: int) -> str:
-    """A number of bytes as people say it."""
+    """A number of bytes in KiB or MiB."""
     for unit, name in ((MIB, "MiB"), (1 << 10, "KiB")):
         if size >= unit:
             return f"{size / unit:.4g} {name}"
-    return f"{size} bytes"
+    return _bytes(size)
+
+
+def _decimal(size: int) -> str:
+    """A number of bytes in kB or MB, units of 1000, as speeds have them."""
+    for unit, name in ((10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return _bytes(size)
+
+
+def _bytes(size: int) -> str:
+    return f"{size} byte{'s' * (size != 1)}"
 
 
 def spread(count: int) -> Iterator[int]:
-    """Every index below `count` once, in an order of which each beginning is spread evenly.
+    """Every index below `count` once, in an order whose every prefix is spread evenly.
 
-    Steps of the golden section, round and round: the gaps that such a beginning leaves have at most three sizes, none
-    far from the others (the three-gap theorem). Halving again and again would be as even, but in step with the grid of
-    an array that has, say, eight chunks in a row.
+    The steps are those of the golden section. The gaps in a prefix have at most three sizes, close to each other (the
+    three-gap theorem). Repeated halving would be as even, but in step with an array of, say, eight chunks in a row.
     """
     seen: set[int] = set()
     at = 0.0
@@ -118,17 +146,17 @@ def spread(count: int) -> Iterator[int]:
 
 
 def as_items(array: npt.NDArray[Any]) -> Chunk:
-    """`array` flat, in its own order of memory, as numbers of its item size that every codec takes."""
+    """`array` flat, in its order of memory, as numbers that every codec takes."""
     flat = array.reshape(-1, order="A")
     if flat.dtype.kind in "biufc":
         return flat
-    # Dates are integers and text is code points; what is left, as records are, is bytes.
+    # Dates are integers, and text is code points. Others, such as records, become bytes.
     item = {"M": "i8", "m": "i8", "U": f"{flat.dtype.byteorder}u4"}.get(flat.dtype.kind, "u1")
     return flat.view(item)
 
 
 def made_here(sample_size: int, chunk_size: int) -> list[Sample]:
-    """The built-in data sets, of `sample_size` bytes each."""
+    """Built-in data sets, of `sample_size` bytes each."""
     count = max(1, sample_size // chunk_size)
     samples = []
     for name, make in DATA_SETS.items():
@@ -145,12 +173,12 @@ def _as_dtype(piece: Chunk, dtype: str) -> Chunk:
 
 
 def of_file(path: Path, sample_size: int, chunk_size: int) -> Sample:
-    """Pieces of a file: of a .npy file's array, and of any other file's bytes.
+    """Pieces of a file: of the array in a .npy file, and of the bytes of any other file.
 
     Raises
     ------
     BenchError
-        If it can't be read or has nothing to measure.
+        If it cannot be read, is compressed, or has nothing to measure.
     """
     try:
         mode = path.stat().st_mode
@@ -164,31 +192,54 @@ def of_file(path: Path, sample_size: int, chunk_size: int) -> Sample:
         wanted = min(total, max(1, sample_size // (items * data.itemsize)))
         taken = sorted(index for index, _ in zip(spread(total), range(wanted), strict=False))
         chunks = [np.array(data[index * items : (index + 1) * items]) for index in taken]
+    except FileNotFoundError as error:
+        raise BenchError(f"{path} does not exist: give a file, or the folder of a zarr store") from error
     except OSError as error:
         raise BenchError(f"{path} cannot be read: {error.strerror or error}") from error
-    return Sample(name_of(path), chunks, total, data.nbytes, tuple(_notes(data[:8].tobytes())))
+    return Sample(name_of(path), chunks, total, data.nbytes, tuple(_notes(path, data)))
 
 
-def _notes(beginning: bytes) -> Iterator[str]:
-    for first, name in COMPRESSED.items():
-        if beginning.startswith(first):
-            yield (
-                f"This file is {name}, and may be compressed already: what is measured is its bytes as they are. For "
-                "the data in it, give that as a .npy file or a zarr store."
-            )
+def _notes(path: Path, data: Chunk) -> Iterator[str]:
+    if path.suffix != ".npy" and data[: len(HDF5)].tobytes() == HDF5:
+        yield (
+            "This file is HDF5 (as netCDF 4 is), and may be compressed inside. Its bytes are measured as they are. To "
+            "measure its data, save that as a .npy file or a zarr store."
+        )
+    if data.nbytes < SMALL:
+        yield "This is little data: the speeds are those of a call more than those of a codec."
 
 
 def _of_bytes(path: Path) -> Chunk:
-    return np.memmap(path, "u1", "r") if path.stat().st_size else np.empty(0, "u1")
+    if not path.stat().st_size:
+        return np.empty(0, "u1")
+    data = np.memmap(path, "u1", "r")
+    beginning = data[:8].tobytes()
+    for first, (name, command) in COMPRESSED.items():
+        if beginning.startswith(first):
+            content = path.with_suffix("") if path.suffix else path.with_suffix(".content")
+            how = command.format(file=shlex.quote(str(path)), content=shlex.quote(str(content)))
+            raise BenchError(
+                f"{path} is compressed already, with {name}: decompress it, and measure the result: `{how}`"
+            )
+    return data
 
 
 def _of_npy(path: Path) -> Chunk:
-    try:
-        # Of an empty array there is nothing to map.
-        mode: Any = None if path.stat().st_size < MIB else "r"
-        array = np.load(path, mmap_mode=mode, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise BenchError(
-            f"{path} is no .npy file that can be measured ({error}): by another name it is taken as bytes"
-        ) from error
-    return as_items(np.asarray(array))
+    with path.open("rb") as file:
+        try:
+            shape, _, dtype = NPY_HEADERS[np.lib.format.read_magic(file)](file)
+        except OSError:
+            raise
+        except Exception as error:  # NumPy 2.4 lets through errors of Python's parser, too
+            raise BenchError(
+                f"{path} is not a .npy file, or its header is damaged. To measure its bytes, rename it"
+            ) from error
+        header_size = file.tell()
+    if dtype.hasobject:
+        raise BenchError(f"{path} holds Python objects. Save it with a dtype of numbers: array.astype(float)")
+    wanted, found = math.prod(shape) * dtype.itemsize, path.stat().st_size - header_size
+    if found < wanted:
+        raise BenchError(f"{path} is truncated: its array has {wanted:,} bytes, and {found:,} are there. Save it again")
+    if not wanted:
+        return np.empty(0, "u1")
+    return as_items(np.asarray(np.load(path, mmap_mode="r" if wanted >= MIB else None, allow_pickle=False)))

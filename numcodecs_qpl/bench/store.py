@@ -1,4 +1,4 @@
-"""Chunks of a zarr store, as its codec gets them: whole, behind the store's filters. It needs zarr."""
+"""Chunks of a zarr store, as its codec gets them: whole, after the store's filters. It needs zarr."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numcodecs_qpl.bench.filters import Apply, filters_of
 from numcodecs_qpl.bench.sample import MOST, Chunk, Sample, name_of, size_text, spread
 
 MOST_LOOKS = 4096
-"""Chunks that are read at most in search of those that are stored."""
+"""Limit of the chunks that are read in search of stored ones."""
 
 
 @dataclass
@@ -28,7 +28,7 @@ class _Arrays:
     remarks: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, name: str, array: zarr.Array[Any]) -> None:
-        """Sort an array in."""
+        """Add an array, or a note on why it is left out."""
         if np.dtype(array.dtype).hasobject or array.dtype.kind == "T":
             self.notes.append(f"{name} is left out: it holds objects or text of variable length.")
         elif array.size == 0:
@@ -46,15 +46,15 @@ class _Arrays:
 def of_store(path: Path, sample_size: int) -> Sample:
     """Chunks of the zarr array in the folder `path`, or of all arrays of the group there.
 
-    Chunks that hold nothing but the fill value are no part of it: zarr does not store such.
+    Chunks of fill values only are left out: zarr does not store them.
 
     Raises
     ------
     BenchError
-        If it can't be read or has nothing to measure.
+        If it cannot be read or has nothing to measure.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on formats and codecs of a store that we only read
+        warnings.simplefilter("ignore")  # about formats and codecs of a store that is only read
         try:
             found = _open(path)
             return _sample(path, found, sample_size)
@@ -69,7 +69,7 @@ def _open(path: Path) -> _Arrays:
         root = zarr.open(path, mode="r")
     except FileNotFoundError as error:
         raise BenchError(
-            f"{path} is a folder, but no zarr store: give a file, or the folder of a zarr array or group"
+            f"{path} is a folder, and not a zarr store: give a file, or the folder of a zarr array or group"
         ) from error
     found = _Arrays()
     if isinstance(root, zarr.Array):
@@ -106,24 +106,24 @@ def _sample(path: Path, found: _Arrays, sample_size: int) -> Sample:
         size += sizes[which]
     if not taken:
         raise BenchError(
-            f"the zarr store {path} has nothing to measure: in {empty:,} of {total:,} chunks, spread evenly, there is "
-            "nothing but the fill value"
+            f"the zarr store {path} has nothing to measure: {empty:,} of {total:,} chunks, spread evenly, hold only "
+            "fill values"
         )
     notes = found.notes + [f"{', '.join(names)}: {remark}" for remark, names in found.remarks.items()]
     if empty:
-        notes.append(f"{empty:,} chunks more were looked at and hold nothing but the fill value: zarr stores no such.")
+        notes.append(f"{empty:,} more chunks hold only fill values and are left out: zarr does not store them.")
     whole = sum(count * of_chunk for count, of_chunk in zip(counts, sizes, strict=True))
     return Sample(name_of(path), [taken[index] for index in sorted(taken)], total, whole, tuple(notes))
 
 
 def _chunk(name: str, array: zarr.Array[Any], at: tuple[np.intp, ...]) -> Chunk | None:
-    """The values of the chunk at that place of the grid; None if it holds the fill value alone."""
+    """Values of the chunk at that place of the grid; None if it holds only fill values."""
     region = tuple(
         slice(int(i) * size, min(length, (int(i) + 1) * size))
         for i, size, length in zip(at, array.chunks, array.shape, strict=True)
     )
     fill = np.zeros((), array.dtype) if array.fill_value is None else np.asarray(array.fill_value, array.dtype)
-    # A chunk at the edge is filled up in the store.
+    # In the store, a chunk at the edge is padded.
     chunk = np.full(array.chunks, fill, array.dtype, order=array.order)
     try:
         chunk[tuple(slice(0, part.stop - part.start) for part in region)] = array[region]

@@ -1,67 +1,71 @@
-"""The results as text: a table, and what it says."""
+"""The results as text: a table, and what follows from it."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
-from statistics import median
 
-from rich import box
+from rich.box import Box
 from rich.console import Console
 from rich.table import Table
 
 from numcodecs_qpl.bench.contenders import isal_is_installed
 from numcodecs_qpl.bench.host import host_text
 from numcodecs_qpl.bench.measure import Measured
-from numcodecs_qpl.bench.verdict import Verdict
+from numcodecs_qpl.bench.sample import Sample
+from numcodecs_qpl.bench.verdict import Verdict, short
+from numcodecs_qpl.text import columns, wrapped
 
-WIDTH = 100
+RULED = Box("    \n    \n -  \n    \n    \n    \n    \n    \n", ascii=True)
+"""A line below the head, and a space between columns."""
 
 LONG_WAIT = 0.1
-"""Seconds of waiting for a second of work from which on they are told."""
+"""Seconds of waiting for each second of work, from which on a busy machine is reported."""
 
 LEGEND = (
-    "MB and GB: 10**6 and 10**9 uncompressed bytes. Speeds are medians. CPU s/GB: CPU time of the whole process. "
-    "front: no other codec beats it in all of ratio, encoding and decoding (-: not judged). gzip: any gzip reads it "
-    "(s: and gets shuffled bytes). zarr: there is a codec for it. Blosc shuffles the bytes of numbers first, unless "
-    "its row says otherwise."
+    "MB, GB: 10**6, 10**9 uncompressed bytes. Speeds are medians. CPU: CPU time of the whole process. front: no other "
+    "codec is better in all of ratio, encoding and decoding (-: not judged). gzip: any gzip reads it (s: and gets "
+    "shuffled bytes). zarr: zarr has a codec for it. Blosc shuffles the bytes of numbers first, unless its row says "
+    "otherwise."
 )
 
 
 def show(measured: Measured, verdict: Verdict) -> None:
-    """Print what came of a sample."""
-    print(f"\n{_wrapped(str(measured.sample))}")
-    for note in measured.sample.notes:
-        print(_wrapped(note))
-    console = Console(highlight=False, width=WIDTH)
-    console.print(_table(measured, verdict))
+    """Print the results of a sample."""
+    console = Console(highlight=False, width=columns())
+    with console.capture() as capture:
+        console.print(_table(measured, verdict))
+    print(*(line.rstrip() for line in capture.get().splitlines()), "", sep="\n")
     for line in _below(measured):
-        print(_wrapped(line))
+        print(wrapped(line))
     print("\nWhat to choose (the rules: numcodecs-qpl bench --help):")
     for sentence in verdict.sentences:
-        print(_wrapped(sentence, "- "))
+        print(wrapped(sentence, "- "))
     chosen = {one.name for choice in verdict.choices for one in (choice.usable, choice.close) if one is not None}
     if chosen:
         print("\nThe arguments of zarr.create_array for them:")
     for contender in (result.contender for result in measured.results if result.contender.name in chosen):
         for zarr_format, arguments in (contender.zarr_arguments or {}).items():
-            print(_wrapped(f"{contender.name}, format {zarr_format}: {arguments}", "- "))
+            print(wrapped(f"{contender.name}, format {zarr_format}: {arguments}", "- "))
+
+
+def announce(sample: Sample) -> None:
+    """Print what is measured next."""
+    for line in ("", str(sample), *sample.notes):
+        print(wrapped(line), flush=True)
 
 
 def introduce() -> None:
-    """Print what holds for all samples, before any is measured."""
-    print(_wrapped(f"On {host_text()}."))
-    print(
-        _wrapped("Everyone in turns, one thread each unless it says otherwise; all compared bit for bit."), flush=True
-    )
+    """Print the lines that hold for all samples."""
+    print(wrapped(f"On {host_text()}."))
+    print(wrapped("Codecs take turns, with one thread unless their row says otherwise. Every chunk is compared."))
     if not isal_is_installed():
-        print(_wrapped("Without ISA-L's gzip, which needs the package isal: pip install isal"), flush=True)
+        print(wrapped("ISA-L's gzip is left out: it needs the package isal (pip install isal)."))
 
 
 def _table(measured: Measured, verdict: Verdict) -> Table:
-    table = Table(box=box.ASCII2)
+    table = Table(box=RULED, padding=0, show_edge=False)
     table.add_column("codec", no_wrap=True)
-    for heading in ("ratio", "encode\nMB/s", "decode\nMB/s", "encode\nCPU s/GB", "decode\nCPU s/GB"):
+    for heading in ("ratio", "encode\nMB/s", "decode\nMB/s", "encode\nCPU\ns/GB", "decode\nCPU\ns/GB"):
         table.add_column(heading, justify="right")
     for heading in ("front", "gzip", "zarr"):
         table.add_column(heading, justify="center")
@@ -69,11 +73,11 @@ def _table(measured: Measured, verdict: Verdict) -> Table:
         contender, figures = result.contender, result.figures()
         table.add_row(
             contender.name,
-            f"{figures.ratio:.2f}",
-            f"{figures.encode:,.0f}",
-            f"{figures.decode:,.0f}",
-            f"{figures.encode_cpu:.2f}",
-            f"{figures.decode_cpu:.2f}",
+            _cell(figures.ratio),
+            short(figures.encode),
+            short(figures.decode),
+            _cell(figures.encode_cpu),
+            _cell(figures.decode_cpu),
             "-" if not contender.judged else "*" * (figures.name in verdict.front),
             ("*" if contender.shuffle is None else "s") * contender.gzip,
             "*" * (contender.zarr3 is not None),
@@ -81,13 +85,17 @@ def _table(measured: Measured, verdict: Verdict) -> Table:
     return table
 
 
+def _cell(value: float) -> str:
+    return f"{value:.2f}" if value < 1000 else f"{value:,.0f}"
+
+
 def _below(measured: Measured) -> Iterator[str]:
     rounds = len(measured.results[0].encode.wall)
-    yield f"{LEGEND} Medians of {rounds} rounds, which differ by {_noise(measured):.0%} typically."
+    yield f"{LEGEND} Medians of {rounds} rounds, which typically differ by {measured.noise:.0%}."
     if (waiting := _waiting(measured)) > LONG_WAIT:
         yield (
-            f"Other programs were busy: a second of work waited {waiting:.1f} s for a CPU. CPU times are right all the "
-            "same; for speeds, run it again when the host is idle."
+            f"Other programs were busy: a second of work waited {waiting:.1f} s for a CPU. CPU times hold, and speeds "
+            "are too low: run it again on an idle machine."
         )
     for name, reason in measured.left_out.items():
         yield f"{name} is left out: {reason}."
@@ -98,35 +106,14 @@ def _below(measured: Measured) -> Iterator[str]:
 
 
 def _waiting(measured: Measured) -> float:
-    """Seconds that a second of the peers' work, in one thread each, waited for a CPU."""
+    """Seconds of waiting for a CPU for each second of work, of other codecs than QPL in one thread."""
     every = [result for result in measured.results if result.contender.threads == 1 and not result.contender.ours]
     times = [one for result in every for one in (result.encode, result.decode)]
     return sum(sum(one.wall) for one in times) / sum(sum(one.cpu) for one in times) - 1
 
 
 def _done_otherwise(measured: Measured) -> Iterator[str]:
-    """Sentences on blocks that software did in place of a device."""
+    """Sentences on blocks that a device left to software."""
     for result in measured.results:
         for reason, blocks in result.counts["fallback"].items() if result.counts else ():
             yield f"{result.contender.name}: {blocks:,} blocks were done in software ({reason})."
-
-
-def _noise(measured: Measured) -> float:
-    """Median over all times of how far the middle one of their rounds is from the median, of the latter."""
-    return median(_deviation(times.wall) for result in measured.results for times in (result.encode, result.decode))
-
-
-def _deviation(seconds: list[float]) -> float:
-    middle = median(seconds)
-    return median(abs(one - middle) for one in seconds) / middle
-
-
-def _wrapped(text: str, mark: str = "") -> str:
-    return textwrap.fill(
-        text,
-        WIDTH,
-        initial_indent=mark,
-        subsequent_indent=" " * len(mark),
-        break_on_hyphens=False,
-        break_long_words=False,
-    )

@@ -1,6 +1,6 @@
-"""What to choose, by rules that are written down: pure functions of what was measured.
+"""Recommendation of a codec, by rules that are written down: pure functions of what was measured.
 
-The rules, in `RULES`, are what ``numcodecs-qpl bench --help`` says.
+``numcodecs-qpl bench --help`` prints the rules, `RULES`.
 """
 
 from __future__ import annotations
@@ -10,51 +10,55 @@ from functools import partial
 from typing import NamedTuple
 
 STORES = {100: "a network or an object store", 1000: "a local disk"}
-"""Speeds of a store in MB/s for which something is chosen, and what is about as fast."""
+"""Speeds of a store in MB/s that a codec is chosen for, and examples of such a store."""
 
 CLOSE = 0.05
-"""What differs by less is called as good: that much is noise on most machines."""
+"""Difference of time or speed that is noise on most machines: codecs within it are called as good."""
 
 REFERENCE = "gzip 1"
-"""Whom QPL is compared with: what most who write gzip chunks have."""
+"""Codec that QPL is compared with: most programs that write gzip chunks use it or a slower level."""
 
 SHUFFLED = "shuffle + "
-"""Before the name of a codec whose data is shuffled first."""
+"""Prefix in the name of a codec whose data is shuffled first."""
 
 SHUFFLED_GZIP = "gzip, shuffle allowed"
-"""The rule for gzip chunks whose readers can undo shuffle."""
+"""Rule for gzip chunks whose readers can undo shuffle."""
 
 GZIP_READERS = {
     "gzip": "any gzip must be able to read what you write",
     SHUFFLED_GZIP: "what you write must be gzip and its readers can undo shuffle, as zarr can",
 }
-"""By rule: who reads the chunks."""
+"""Readers of the chunks, by rule."""
 
 LEAST_SAVING = 0.05
-"""Part of the bytes that the smallest must save for compression to be worth anything."""
+"""Fraction of the bytes that the smallest result must save for compression to be worth anything."""
 
 ENOUGH = 2 / 3
-"""Part of what the smallest saves that is asked of whoever is chosen."""
+"""Fraction of the smallest result's saving that a codec must reach to be chosen."""
+
+MOST_RIVALS = 2
+"""Codecs that are named beside the choice as being as good."""
 
 RULES = f"""\
-front     A codec is off the front if another one has at least its ratio, and is at least as fast
-          both ways, and is more than {CLOSE:.0%} better in one of the three.
-store     The codec with the least time for a GB (10**9 bytes): to encode it, write it, read it
-          and decode it, one after the other in one thread, through a store of
-          {" and of ".join(f"{speed:,} MB/s ({what})" for speed, what in STORES.items())}.
-gzip      The same at {min(STORES)} MB/s, among those whose chunks any gzip reads: first only those
-          without shuffle, then those with it too.
-CPU       The least CPU time to encode and decode, of the whole process.
-enough    By these three rules only those are chosen that save at least two thirds of the bytes
-          that the smallest of those in question saves.
-as good   QPL is named too where it is within {CLOSE:.0%} of the choice.
-nothing   If nobody saves {LEAST_SAVING:.0%} of the bytes, nothing is chosen.
-Rows of several threads, of an emulated IAA, and of bare deflate, which has no checksum, are
-shown, and not judged."""
+front    A codec is off the front if another one has at least its ratio, is
+         at least as fast both ways, and is more than {CLOSE:.0%} better in one.
+store    The codec with the least time for a GB (10**9 bytes): to encode it,
+         write it, read it and decode it, one after the other in one thread,
+         through a store of {" or of ".join(f"{speed:,} MB/s" for speed in STORES)}.
+gzip     The same at {min(STORES)} MB/s, among those whose chunks any gzip reads: first
+         only those without shuffle, then those with it, too.
+CPU      The least CPU time to encode and decode, of the whole process.
+enough   These rules choose only codecs that save at least two thirds of what
+         the smallest result saves.
+as good  Codecs within {CLOSE:.0%} of the choice, or within the noise of the run if
+         that is more, are called as good: QPL, and up to {MOST_RIVALS} others.
+nothing  If no codec saves {LEAST_SAVING:.0%} of the bytes, nothing is chosen.
+Rows of several threads, of an emulated IAA, and of bare deflate, which has
+no checksum, are shown and not judged."""
 
 
 class Figures(NamedTuple):
-    """What was measured of a contender.
+    """Figures of a codec.
 
     Attributes
     ----------
@@ -66,13 +70,13 @@ class Figures(NamedTuple):
     encode_cpu, decode_cpu : float
         Seconds of CPU time for an uncompressed GB.
     ours : bool
-        Whether it is QPL.
+        True for QPL.
     gzip : bool
-        Whether any gzip reads it, the data or its shuffled bytes.
+        True if any gzip reads the result: the data, or its shuffled bytes.
     codec : bool
-        Whether zarr can use it, as a numcodecs codec.
+        True if zarr has a codec for it.
     shuffle : bool
-        Whether the bytes are shuffled before the codec.
+        True if the bytes are shuffled before the codec.
     """
 
     name: str
@@ -88,7 +92,7 @@ class Figures(NamedTuple):
 
     @property
     def saving(self) -> float:
-        """Part of the bytes that it saves."""
+        """Fraction of the bytes that it saves."""
         return 1 - 1 / self.ratio
 
     @property
@@ -98,42 +102,45 @@ class Figures(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Who is chosen by a rule.
+    """Codec that a rule chooses.
 
     Attributes
     ----------
     rule : str
         Its name in `RULES`, with the store's speed.
     best : Figures
-        Who has the least of what the rule counts.
+        The codec of the least cost by the rule.
     usable : Figures or None
         The same among those that zarr can use; None if there is none.
     close : Figures or None
         QPL's best, if it is as good as `usable` and not the same.
+    rivals : tuple of Figures
+        Others that zarr can use and that are as good as `usable`, the best first.
     """
 
     rule: str
     best: Figures
     usable: Figures | None
     close: Figures | None
+    rivals: tuple[Figures, ...] = ()
 
     @property
     def is_ours(self) -> bool:
-        """Whether QPL is what zarr should use by this rule, or as good."""
+        """True if zarr should use QPL by this rule, or if QPL is as good."""
         return self.close is not None or (self.usable is not None and self.usable.ours)
 
 
 class Verdict(NamedTuple):
-    """What follows from the figures.
+    """Conclusions from the figures.
 
     Attributes
     ----------
     front : tuple of str
-        Names of those that nobody beats in all of ratio, encoding and decoding.
+        Names of the codecs on the Pareto front: no other one beats them in all of ratio, encoding and decoding.
     choices : tuple of Choice
-        None if nothing is worth choosing.
+        Empty if nothing is worth choosing.
     sentences : tuple of str
-        All of it in words, the most important first.
+        The same as sentences, the most important first.
     """
 
     front: tuple[str, ...]
@@ -141,27 +148,35 @@ class Verdict(NamedTuple):
     sentences: tuple[str, ...]
 
 
-def judge(everyone: Sequence[Figures]) -> Verdict:
-    """Apply the rules to contenders of one thread, at least one of which makes what any gzip reads."""
-    on_front = front(everyone)
+def judge(everyone: Sequence[Figures], noise: float = 0) -> Verdict:
+    """Apply the rules to codecs of one thread, at least one of which makes gzip.
+
+    Parameters
+    ----------
+    everyone : sequence of Figures
+    noise : float
+        Typical difference between rounds, as a fraction.
+    """
+    tolerance = max(CLOSE, noise)
+    on_front = front(everyone, tolerance)
     smallest = max(everyone, key=lambda one: one.ratio)
     if smallest.saving < LEAST_SAVING:
-        said = f"Store this data as it is: the smallest, {smallest.name}, saves {max(smallest.saving, 0):.1%} of it. "
-        said += "A filter before the codec (delta, fewer bits) may change that."
-        return Verdict(on_front, (), (said,))
-    choices = tuple(_choices(everyone))
-    return Verdict(on_front, choices, tuple(_sentences(everyone, choices)))
+        advice = f"Store this data as it is: the smallest result, that of {smallest.name}, saves "
+        advice += f"{max(smallest.saving, 0):.1%} of it. A filter before the codec (delta, fewer bits) may change that."
+        return Verdict(on_front, (), (advice,))
+    choices = tuple(_choices(everyone, tolerance))
+    return Verdict(on_front, choices, tuple(_sentences(everyone, choices, tolerance)))
 
 
-def beats(one: Figures, other: Figures) -> bool:
-    """Whether `one` is nowhere worse than `other`, and somewhere better by more than noise."""
+def beats(one: Figures, other: Figures, tolerance: float = CLOSE) -> bool:
+    """Return True if `one` is nowhere worse than `other`, and somewhere better by more than the tolerance."""
     pairs = [(one.ratio, other.ratio), (one.encode, other.encode), (one.decode, other.decode)]
-    return all(a >= b for a, b in pairs) and any(a > b * (1 + CLOSE) for a, b in pairs)
+    return all(a >= b for a, b in pairs) and any(a > b * (1 + tolerance) for a, b in pairs)
 
 
-def front(everyone: Sequence[Figures]) -> tuple[str, ...]:
-    """Names of those that nobody beats."""
-    return tuple(one.name for one in everyone if not any(beats(other, one) for other in everyone))
+def front(everyone: Sequence[Figures], tolerance: float = CLOSE) -> tuple[str, ...]:
+    """Names of the codecs that no other one beats."""
+    return tuple(one.name for one in everyone if not any(beats(other, one, tolerance) for other in everyone))
 
 
 def store_seconds(one: Figures, store: float) -> float:
@@ -170,65 +185,71 @@ def store_seconds(one: Figures, store: float) -> float:
 
 
 def plain_seconds(store: float) -> float:
-    """The same without a codec."""
+    """Seconds to write a GB to a store of so many MB/s and read it back, without a codec."""
     return 2 * 1000 / store
 
 
-def choose(rule: str, candidates: Sequence[Figures], cost: Callable[[Figures], float]) -> Choice:
-    """The one of the least cost of those that save enough, and the best of these that zarr can use.
-
-    QPL's best is named too where it costs hardly more.
-    """
+def choose(
+    rule: str, candidates: Sequence[Figures], cost: Callable[[Figures], float], tolerance: float = CLOSE
+) -> Choice:
+    """Choose the candidate of the least cost among those that save enough, and name those that are as good."""
     most = max(one.saving for one in candidates)
-    enough = [one for one in candidates if one.saving >= min(most, ENOUGH * most)]
-    usable = min((one for one in enough if one.codec), key=cost, default=None)
-    ours = min((one for one in enough if one.ours), key=cost, default=None)
-    close = None
-    if usable and ours and not usable.ours and cost(ours) <= cost(usable) * (1 + CLOSE):
-        close = ours
-    return Choice(rule, min(enough, key=cost), usable, close)
+    enough = sorted((one for one in candidates if one.saving >= min(most, ENOUGH * most)), key=cost)
+    in_zarr = [one for one in enough if one.codec]
+    if not in_zarr:
+        return Choice(rule, enough[0], None, None)
+    usable = in_zarr[0]
+    as_good = [one for one in in_zarr[1:] if cost(one) <= cost(usable) * (1 + tolerance)]
+    close = None if usable.ours else next((one for one in as_good if one.ours), None)
+    rivals = tuple(one for one in as_good if not one.ours)[:MOST_RIVALS]
+    return Choice(rule, enough[0], usable, close, rivals)
 
 
-def _choices(everyone: Sequence[Figures]) -> Iterator[Choice]:
+def _choices(everyone: Sequence[Figures], tolerance: float) -> Iterator[Choice]:
     for speed in STORES:
-        yield choose(_store_rule(speed), everyone, partial(store_seconds, store=speed))
+        yield choose(_store_rule(speed), everyone, partial(store_seconds, store=speed), tolerance)
     gzip = [one for one in everyone if one.gzip]
     for rule, candidates in (("gzip", [one for one in gzip if not one.shuffle]), (SHUFFLED_GZIP, gzip)):
-        yield choose(rule, candidates, partial(store_seconds, store=min(STORES)))
-    yield choose("CPU", everyone, lambda one: one.cpu)
+        yield choose(rule, candidates, partial(store_seconds, store=min(STORES)), tolerance)
+    yield choose("CPU", everyone, lambda one: one.cpu, tolerance)
 
 
 def _store_rule(speed: int) -> str:
     return f"store {speed}"
 
 
-def _sentences(everyone: Sequence[Figures], choices: Sequence[Choice]) -> list[str]:
+def _sentences(everyone: Sequence[Figures], choices: Sequence[Choice], tolerance: float) -> Iterator[str]:
     by_rule = {choice.rule: choice for choice in choices}
     if any(one.ours for one in everyone):
-        said = [_headline(by_rule[_store_rule(min(STORES))], by_rule["gzip"], by_rule[SHUFFLED_GZIP])]
+        yield _headline(by_rule[_store_rule(min(STORES))], by_rule["gzip"], by_rule[SHUFFLED_GZIP])
     else:
-        said = ["QPL itself is not judged: none of its rows counts here."]
+        yield "QPL itself is not judged: none of its rows counts here."
+    if tolerance > CLOSE:
+        yield (
+            f"The rounds differ by {tolerance:.0%}, so this run cannot tell smaller differences of speed. Run it again "
+            "on an idle machine."
+        )
     for speed, what in STORES.items():
         choice, plain = by_rule[_store_rule(speed)], plain_seconds(speed)
         words = _named(choice, partial(_in_store_time, store=speed))
-        words += f"; {plain:.1f} s without a codec"
+        words += f". Without a codec: {plain:.0f} s"
         if store_seconds(choice.best, speed) > plain:
             words += ", so compress there to save space, not time"
-        said.append(f"Through a store of {speed:,} MB/s ({what}): {words}.")
-    said.append(f"Where {GZIP_READERS['gzip']}: {_named(by_rule['gzip'], _in_figures)}.")
+        yield f"Through a store of {speed:,} MB/s ({what}): {words}."
+    yield f"Where {GZIP_READERS['gzip']}: {_named(by_rule['gzip'], _in_figures)}."
     if by_rule[SHUFFLED_GZIP].best.shuffle:
-        named = _named(by_rule[SHUFFLED_GZIP], _in_figures)
-        said.append(f"Where {GZIP_READERS[SHUFFLED_GZIP]}: {named}.")
-    said.append(f"Where CPU time matters: {_named(by_rule['CPU'], _in_cpu_time)}.")
-    return [*said, *_our_place(everyone)]
+        yield f"Where {GZIP_READERS[SHUFFLED_GZIP]}: {_named(by_rule[SHUFFLED_GZIP], _in_figures)}."
+    yield f"Where CPU time matters: {_named(by_rule['CPU'], _in_cpu_time)}."
+    yield from _our_place(everyone, tolerance)
 
 
 def _headline(choice: Choice, *gzip: Choice) -> str:
-    if choice.usable is not None and choice.usable.ours:
-        return f"{choice.usable.name} helps here."
-    if choice.close is not None and choice.usable is not None:
-        return f"{choice.usable.name} or {choice.close.name}: they are as good as each other here."
-    name = (choice.usable or choice.best).name
+    as_good = [one.name for one in (choice.usable or choice.best, choice.close, *choice.rivals) if one is not None]
+    if choice.is_ours:
+        if len(as_good) == 1:
+            return f"{as_good[0]} helps here."
+        return f"{_listed(as_good, 'or')}: they are as good as each other here."
+    name = _listed(as_good, "or")
     for one in gzip:
         if one.is_ours and one.usable is not None:
             return f"Take {name}, not QPL, unless {GZIP_READERS[one.rule]}: then {(one.close or one.usable).name}."
@@ -236,47 +257,63 @@ def _headline(choice: Choice, *gzip: Choice) -> str:
 
 
 def _named(choice: Choice, text: Callable[[Figures], str]) -> str:
-    """Whom a rule chooses, each with what `text` says of it."""
-    said = f"{choice.best.name}, {text(choice.best)}"
+    """Codecs that a rule chooses, each with its figures by `text`."""
+    words = f"{choice.best.name}, {text(choice.best)}"
     if choice.usable is not None and choice.usable is not choice.best:
-        said += f"; but zarr has no codec for it, and of those that it has {choice.usable.name}, {text(choice.usable)}"
+        words += f"; zarr has no codec for it, and of those that it has {choice.usable.name}, {text(choice.usable)}"
     if choice.close is not None:
-        said += f"; {choice.close.name} is as good, {text(choice.close)}"
-    return said
+        words += f"; {choice.close.name} is as good, {text(choice.close)}"
+    if choice.rivals:
+        names = _listed([one.name for one in choice.rivals], "and")
+        words += f"; {names} {'is' if len(choice.rivals) == 1 else 'are'} as good"
+    return words
 
 
 def _in_store_time(one: Figures, store: float) -> str:
-    return f"{store_seconds(one, store):.1f} s for a GB there and back"
+    return f"{short(store_seconds(one, store))} s to write and read a GB"
 
 
 def _in_figures(one: Figures) -> str:
-    return f"ratio {one.ratio:.2f}, {one.encode:,.0f} MB/s to encode and {one.decode:,.0f} to decode"
+    return f"ratio {one.ratio:.2f}, {short(one.encode)} MB/s to encode and {short(one.decode)} to decode"
 
 
 def _in_cpu_time(one: Figures) -> str:
-    return f"{one.cpu:.1f} s of it to encode and decode a GB at a ratio of {one.ratio:.2f}"
+    return f"{short(one.cpu)} s to encode and decode a GB at a ratio of {one.ratio:.2f}"
 
 
-def _our_place(everyone: Sequence[Figures]) -> list[str]:
-    """Where QPL is: on the front or behind whom, and against gzip, whose place it takes."""
-    said = []
+def _our_place(everyone: Sequence[Figures], tolerance: float) -> Iterator[str]:
+    """QPL's place: on the front or behind which codecs, and its figures relative to gzip's."""
     for ours in (one for one in everyone if one.ours and one.gzip):
         reference = SHUFFLED * ours.shuffle + REFERENCE
-        zlib = next((one for one in everyone if one.name == reference), None)
-        better = [one.name for one in everyone if not one.ours and beats(one, ours)]
+        gzip = next((one for one in everyone if one.name == reference), None)
+        better = [one.name for one in everyone if not one.ours and beats(one, ours, tolerance)]
         place = "behind no other codec"
         if better:
-            place = f"behind {_listed(better)} in all of ratio, encoding and decoding"
+            names = _listed(better, "and") if len(better) <= MOST_RIVALS else f"{len(better)} other codecs"
+            place = f"behind {names} in all of ratio, encoding and decoding"
         against = ""
-        if zlib is not None:
+        if gzip is not None:
             against = (
-                f"; against {zlib.name} it encodes {ours.encode / zlib.encode:.1f} and decodes "
-                f"{ours.decode / zlib.decode:.1f} times as fast, at {ours.ratio / zlib.ratio:.2f} of the ratio and "
-                f"{ours.cpu / zlib.cpu:.2f} of the CPU time"
+                f" Compared with {gzip.name}, it encodes {_speed(ours.encode, gzip.encode, tolerance)} and decodes "
+                f"{_speed(ours.decode, gzip.decode, tolerance)}, at {short(ours.ratio / gzip.ratio)} times the ratio "
+                f"and {short(ours.cpu / gzip.cpu)} times the CPU time."
             )
-        said.append(f"{ours.name} is {place}{against}.")
-    return said
+        yield f"{ours.name} is {place}.{against}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _speed(ours: float, theirs: float, tolerance: float) -> str:
+    factor = ours / theirs
+    if 1 / (1 + tolerance) <= factor <= 1 + tolerance:
+        return "about as fast"
+    return f"{short(factor)} times as fast"
+
+
+def short(value: float) -> str:
+    """`value` with two significant digits or more; never a zero that stands for less."""
+    if value >= 10:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def _listed(names: Sequence[str], joint: str) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {joint} {names[-1]}"

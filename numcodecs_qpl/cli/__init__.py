@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Deflate on an In-Memory Analytics Accelerator (IAA), through Intel's libqpl, or in software.",
+        description="Deflate on an In-Memory Analytics Accelerator (IAA) or in software, for\n"
+        "numcodecs, zarr and QEMU.",
         epilog=examples("info", "demo --quick", "bench my.zarr", "bench --help") + f"\n\n{EXIT_STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -17,7 +17,7 @@ from numcodecs_qpl.cli.common import OK, examples, failed, missing, unusable_set
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
 
-INSTALL = 'pip install "numcodecs-qpl[bench]"'
+INSTALL = "pip install rich zarr matplotlib isal"
 
 PLOT_SUFFIXES = (".pdf", ".png", ".svg")
 
@@ -26,13 +26,13 @@ def add_bench(commands: Commands) -> None:
     """Describe ``numcodecs-qpl bench`` to argparse."""
     command = commands.add_parser(
         "bench",
-        help="your data through QPL and the usual codecs: ratio, speed, CPU time, what to choose",
-        description="Measure QPL, with each of its containers on each path that can be used here, beside\n"
-        "numcodecs' codecs and ISA-L's gzip, some of them behind shuffle: ratio, speed both ways and\n"
-        "CPU time, on your own data, in one run. Then recommend a codec or a chain, which need not\n"
-        "have QPL. Every chunk that was read back is compared bit for bit. Install the packages that\n"
-        f"it needs with: {INSTALL}",
-        epilog=f"the rules by which it chooses:\n{_indented(RULES)}\n\n"
+        help="measure QPL and the usual codecs on your data: ratio, speed, what to choose",
+        description="Measure QPL, with each container on each path that can be used here, and the\n"
+        "codecs of numcodecs and ISA-L's gzip, some of them after shuffle: ratio, speed\n"
+        "both ways and CPU time, on your own data. Then recommend a codec, which may be\n"
+        "another one than QPL. Every decoded chunk is compared bit for bit.\n"
+        f"It needs more packages: {INSTALL}",
+        epilog=f"rules of the recommendation:\n{_indented(RULES)}\n\n"
         + examples(
             "bench --quick",
             "bench temperature.zarr",
@@ -46,9 +46,8 @@ def add_bench(commands: Commands) -> None:
         nargs="?",
         type=Path,
         metavar="DATA",
-        help="a file (of a .npy file its array), or the folder of a zarr array or group, whose chunks are taken, "
-        "with the filters applied; "
-        "without it, two fields of numbers and a text that are made here",
+        help="a file (the array of a .npy file, the bytes of any other), or the folder of a zarr array or group, whose "
+        "chunks are measured after its filters; default: two fields of numbers and a text that are made here",
     )
     how_long = command.add_mutually_exclusive_group()
     how_long.add_argument("--quick", action="store_true", help="a few seconds, on a small sample: rougher figures")
@@ -59,13 +58,13 @@ def add_bench(commands: Commands) -> None:
         "--sample",
         type=_size,
         metavar="SIZE",
-        help=f"measure about so much of the data, spread evenly (default: 16M; up to {MOST >> 20}M)",
+        help=f"measure about SIZE of the data, spread evenly (default: 16M; up to {MOST >> 20}M)",
     )
     command.add_argument(
         "--chunk-size",
         type=_size,
         metavar="SIZE",
-        help="cut a file into chunks of SIZE, as 65536, 64K or 1M (default: 1M); a zarr store has its own",
+        help="cut a file into chunks of SIZE, such as 65536, 64K or 1M (default: 1M); not for a zarr store",
     )
     command.add_argument(
         "--json",
@@ -73,9 +72,11 @@ def add_bench(commands: Commands) -> None:
         const=Path("-"),
         type=Path,
         metavar="FILE",
-        help="write all that was measured to FILE, which ends with .json; without FILE, print it instead of text",
+        help="write all results to FILE, which ends with .json; without FILE, print them instead of text",
     )
-    command.add_argument("--plot", type=_plot_file, metavar="FILE", help="draw it: FILE ends with .png, .svg or .pdf")
+    command.add_argument(
+        "--plot", type=_plot_file, metavar="FILE", help="draw the results to FILE, which ends with .png, .svg or .pdf"
+    )
     command.set_defaults(run=lambda arguments: _bench(arguments, command))
 
 
@@ -94,11 +95,11 @@ def _bench(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> i
         command.error(f"argument --plot: {arguments.plot} is the data")
     needs = ["rich", *["matplotlib"] * (arguments.plot is not None), *["zarr"] * is_store]
     if not_here := missing(*needs):
-        return failed(f"this needs {not_here}: {INSTALL}")
+        return failed(f"this needs {', '.join(not_here)}: pip install {' '.join(not_here)}")
     try:
         from numcodecs_qpl.bench import run
-    except ImportError as error:  # there, but not of the version that is needed
-        return failed(f"what is installed cannot be used ({error}): {INSTALL}")
+    except ImportError as error:  # a package of another version
+        return failed(f"an installed package cannot be used ({error}): pip install --upgrade {' '.join(needs)}")
     sample = arguments.sample or (run.QUICK_SAMPLE if arguments.quick else run.SAMPLE)
     wishes = run.Wishes(
         data=arguments.data,
@@ -127,7 +128,9 @@ def _size(text: str) -> int:
     match = re.fullmatch(r"(\d+)([KM]?)(?:iB)?", text)
     size = int(match[1]) << {"": 0, "K": 10, "M": 20}[match[2]] if match else 0
     if not 1 <= size <= MOST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size from 1 to {size_text(MOST)}, as 65536, 64K or 1M")
+        raise argparse.ArgumentTypeError(
+            f"invalid size {text!r}: expected 1 to {size_text(MOST)}, such as 65536, 64K or 1M"
+        )
     return size
 
 
@@ -137,14 +140,16 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"invalid number of seconds {text!r}: expected a number above 0")
     return seconds
 
 
 def _plot_file(text: str) -> Path:
     path = Path(text)
     if path.suffix not in PLOT_SUFFIXES:
-        raise argparse.ArgumentTypeError(f"{text!r} does not end with one of {', '.join(PLOT_SUFFIXES)}")
+        raise argparse.ArgumentTypeError(
+            f"invalid name {text!r}: expected one that ends with {', '.join(PLOT_SUFFIXES)}"
+        )
     return path
 
 

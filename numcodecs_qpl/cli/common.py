@@ -20,7 +20,7 @@ OK, FAILED, INTERRUPTED = 0, 1, 130
 
 NO_HARDWARE = "the hardware path cannot be used: no IAA is ready; unset NUMCODECS_QPL_PATH to use software"
 
-EXIT_STATUS = "exit status: 0 if all went well, 1 if something failed, 2 if the command line is wrong"
+EXIT_STATUS = "exit status: 0 for success, 1 for a failure, 2 for a wrong command line"
 
 
 def examples(*arguments: str) -> str:
@@ -28,9 +28,9 @@ def examples(*arguments: str) -> str:
     return "\n  ".join(["examples:", *(f"{PROGRAM} {words}" for words in arguments)])
 
 
-def missing(*packages: str) -> str:
-    """Names of the `packages` that are not installed, with commas between them; empty if all are."""
-    return ", ".join(package for package in packages if importlib.util.find_spec(package) is None)
+def missing(*packages: str) -> list[str]:
+    """Names of the `packages` that are not installed."""
+    return [package for package in packages if importlib.util.find_spec(package) is None]
 
 
 def unusable_settings() -> str:

@@ -6,7 +6,6 @@ import argparse
 import importlib.metadata
 import json
 import platform
-import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -17,6 +16,7 @@ from numcodecs_qpl.advice import device_advice, host_advice, queue_advice
 from numcodecs_qpl.cli.common import NO_HARDWARE, OK, PROGRAM, examples, failed
 from numcodecs_qpl.devices import Device, WorkQueue, devices, host, path_names
 from numcodecs_qpl.probe import Trial, probe
+from numcodecs_qpl.text import wrapped
 
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
@@ -26,11 +26,12 @@ def add_info(commands: Commands) -> None:
     """Describe ``numcodecs-qpl info`` to argparse."""
     command = commands.add_parser(
         "info",
-        help="is there an IAA, is it used, and what comes next; versions, settings, devices",
-        description="Show if this machine has an IAA and uses it, and the next command if it does not. Then show\n"
-        "the versions, the settings, and the accelerators and work queues that Linux knows of.",
+        help="is there an IAA, is it used, and what to do next; versions, settings",
+        description="Show if this machine has an IAA and uses it, and the next command if it does\n"
+        "not. Then show versions, settings, and the accelerators and work queues that\n"
+        "Linux knows.",
         epilog=examples("info", "info --json", "info --probe")
-        + "\n\nexit status: 1 if a setting is invalid, or is hardware and no IAA can be used; else 0",
+        + "\n\nexit status: 1 if a setting is invalid, or demands hardware that is missing;\n0 otherwise",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
@@ -180,15 +181,15 @@ def _text_of(facts: dict[str, Any], *, verbose: bool) -> str:
             entries += [("    to do", sentence) for sentence in queue_advice(device, queue)]
     if "probe" in facts:
         entries += [("", ""), *(("probe", _trial_text(trial)) for trial in facts["probe"])]
-    return "\n".join([*_top(facts), "", *(_entry(name, text) for name, text in entries)])
+    return "\n".join([*_top(facts), "", *(wrapped(text, f"{name:15}") for name, text in entries)])
 
 
 def _top(facts: dict[str, Any]) -> Iterator[str]:
     """Lines above all others: the summary and the next step."""
-    yield from _wrapped(facts["summary"])
+    yield wrapped(facts["summary"])
     if facts["path"]["in_force"] != "hardware":
         for step in islice(_steps(facts), 1):
-            yield from _wrapped(f"Next: {step}.")
+            yield wrapped(f"Next: {step}.")
 
 
 def _steps(facts: dict[str, Any]) -> Iterator[str]:
@@ -207,15 +208,6 @@ def _status_text(status: int | None) -> str:
         return "not asked for a device"
     advice = f": {_core.hardware_advice(status)}" if status else ""
     return f"{status}, {_core.status_name(status)}{advice}"
-
-
-def _wrapped(text: str, width: int = 79) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False) or [""]
-
-
-def _entry(name: str, text: str) -> str:
-    first, *others = _wrapped(text, 64)
-    return f"\n{'':15}".join([f"{name:15}{first}".rstrip(), *others])
 
 
 def _device_text(device: Device) -> str:
