@@ -5,9 +5,17 @@ Nothing is fetched while it builds, and what it builds fetches nothing from othe
 
 from __future__ import annotations
 
+import ast
+import re
+import sys
+from pathlib import Path
+from typing import Literal, get_origin
+
 from numpydoc.xref import DEFAULT_LINKS
+from sphinx.application import Sphinx
 
 import numcodecs_qpl
+from numcodecs_qpl._core import types
 
 project = "numcodecs-qpl"
 author = "The numcodecs-qpl developers"
@@ -18,6 +26,7 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",  # for its role, autolink
+    "sphinx.ext.intersphinx",
     "sphinxcontrib.programoutput",
 ]
 html_theme = "furo"
@@ -28,8 +37,7 @@ highlight_language = "none"
 
 myst_heading_anchors = 3
 
-# The docstrings' types say what the annotations say, in words.
-autodoc_typehints = "none"
+autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autosummary_generate = False
@@ -58,5 +66,39 @@ numpydoc_xref_aliases = {name: name for name in DEFAULT_LINKS} | {
 
 # `name` is a link where it names something that can be imported, and slanted where it names a parameter.
 default_role = "autolink"
-# What others document is named, and not linked: no inventories are fetched.
-nitpick_ignore_regex = [("py:.*", r"(numcodecs|numpy|zarr)\..*")]
+# The inventories have only the names that are used here, by hand, so that a build fetches nothing.
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3/", "inventories/python.txt"),
+    "numpy": ("https://numpy.org/doc/stable/", "inventories/numpy.txt"),
+}
+# Other names of other packages are not linked, nor are names of types: codec.md explains them, and JSON is zarr's.
+nitpick_ignore_regex = [("py:.*", r"(numcodecs|numpy|zarr)\..*|BufferLike|Out|Stats|JSON|numcodecs_qpl.serve.Enabled")]
+
+# Names in the stubs, by what signatures have in their place.
+NAMES = {
+    "np": "numpy",
+    "ArrayLike": "numpy.typing.ArrayLike",
+    "NDArray": "numpy.typing.NDArray",
+    **{name: str(value).removeprefix("typing.") for name, value in vars(types).items() if get_origin(value) is Literal},
+}
+
+
+def signature_of_stub(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str, str] | None:
+    """Signatures of a function in Cython, from its stub: Cython keeps no annotations of arguments."""
+    module = sys.modules.get(getattr(obj, "__module__", None) or "")
+    if what != "function" or type(obj).__name__ != "cython_function_or_method" or not module or not module.__file__:
+        return None
+    stub = Path(module.__file__).with_name(module.__name__.rpartition(".")[2] + ".pyi")
+    found = [
+        f"({ast.unparse(node.args)}) -> {ast.unparse(node.returns) if node.returns else None}"
+        for node in ast.parse(stub.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name == name.rpartition(".")[2]
+    ]
+    return re.sub(r"\w+", lambda word: NAMES.get(word[0], word[0]), f"\n{name}".join(found)), ""
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the functions of this file."""
+    app.connect("autodoc-process-signature", signature_of_stub)

@@ -9,11 +9,11 @@ from numcodecs.abc import Codec
 
 from numcodecs_qpl._core import HUFFMAN, MAX_BLOCK, Memory
 from numcodecs_qpl._core.arguments import as_choice, as_index
-from numcodecs_qpl.containers import CONTAINERS, Reader
+from numcodecs_qpl._core.types import Huffman
+from numcodecs_qpl.containers import CONTAINERS, ContainerName, Reader
 
 if TYPE_CHECKING:
-    from numcodecs_qpl._core.types import BufferLike, Huffman, Out
-    from numcodecs_qpl.containers import ContainerName
+    from numcodecs_qpl._core.types import BufferLike, Out
 
 DEFAULT_BLOCK_SIZE = 65536
 """The smallest power of two that costs under 1 % of ratio on the benchmark data (the table is in
@@ -37,7 +37,7 @@ class QPL(Codec):  # type: ignore[misc]
         threads.
     block_size : int
         Uncompressed bytes in a block, 1 to 2**31 - 1. Blocks are compressed independently of each other: threads and
-        hardware queues work on them in parallel. The output is one stream in any case.
+        hardware queues work on them in parallel. The output is one stream in any case. The default is 65536.
     huffman : {"dynamic", "fixed"}
         Huffman tables made for each block, or deflate's fixed ones, which compress less.
 

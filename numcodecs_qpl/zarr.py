@@ -24,6 +24,8 @@ except ImportError as error:
     raise ImportError(f"{needed} ({error})") from error
 
 from numcodecs_qpl import codec, serve
+from numcodecs_qpl._core.types import Huffman
+from numcodecs_qpl.containers import ContainerName
 
 if TYPE_CHECKING:
     from typing import Self
@@ -32,9 +34,6 @@ if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer
     from zarr.core.common import JSON
-
-    from numcodecs_qpl._core.types import Huffman
-    from numcodecs_qpl.containers import ContainerName
 
 __all__ = ["QPL", "GzipCodec"]
 

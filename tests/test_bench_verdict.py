@@ -202,6 +202,12 @@ def test_a_difference_below_the_noise_is_no_reason_to_choose() -> None:
     assert noisy[-1].startswith("QPL is behind no other codec.")
 
 
+def test_the_noise_of_the_clock_does_not_blur_cpu_times() -> None:
+    zstd = figures("zstd 1", 2.3, 480, 720)
+    choice = next(choice for choice in judge([GZIP, zstd, QPL], 0.5).choices if choice.rule == "CPU")
+    assert (choice.usable, choice.close, choice.rivals) == (zstd, None, ())
+
+
 @pytest.mark.parametrize(
     ("noise", "sentence"), [(0.0, "encodes 1.2 times as fast and decodes 0.8 times"), (0.3, "encodes about as fast")]
 )

@@ -11,16 +11,14 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from numcodecs_qpl._core.types import Huffman
 from numcodecs_qpl.multifd import wire
 from numcodecs_qpl.multifd.errors import SettingsError
 from numcodecs_qpl.multifd.ram import RAMBlock
-
-if TYPE_CHECKING:
-    from numcodecs_qpl._core.types import Huffman
 
 ReadInto: TypeAlias = Callable[[Sequence[memoryview]], None]
 
