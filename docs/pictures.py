@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 PICTURES = Path(__file__).parent / "pictures"
-COLUMNS = 92
+COLUMNS = 80
 COMMANDS = {"info": "numcodecs-qpl info", "demo": "numcodecs-qpl demo"}
 """By name of the picture: what is run for it."""
 

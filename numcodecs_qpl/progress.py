@@ -1,4 +1,4 @@
-"""What a terminal shows while something takes its time."""
+"""Progress bars."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 def progress_bar() -> Progress:
-    """A bar on stderr, if that is a terminal which can show one; it goes when it is done."""
+    """Make a bar on stderr, if that is a terminal that can show one. It disappears at the end."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description:26}"),

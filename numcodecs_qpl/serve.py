@@ -44,7 +44,7 @@ class _Served(Codec):  # type: ignore[misc]
         warn_of_zarrs()
 
     def expect(self, size: int) -> None:
-        """Tell how many bytes the next chunk inflates to. A wrong size costs time only."""
+        """Set the number of bytes that the next chunk inflates to. A wrong number costs time only."""
         _reader(self).size_hint = size
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -308,7 +308,7 @@ def test_whoever_is_ahead_of_ours_is_named_and_gzip_compared() -> None:
     said = judge([GZIP, ISAL, ZSTD, qpl(2.3, 300, 600)]).sentences[-1]
     assert said == (
         "QPL is behind isal gzip 1 and zstd 1 in all of ratio, encoding and decoding. Compared with gzip 1, it encodes "
-        "3.3 times as fast and decodes 2.4 times as fast, at 1.0 times the ratio and 0.33 times the CPU time."
+        "3.3 times as fast and decodes 2.4 times as fast, at 1.00 times the ratio and 0.33 times the CPU time."
     )
 
 

@@ -160,7 +160,8 @@ cdef int require_hardware() except -1:
     status = init_status()
     if status != 0:
         name = None if status is None else iaa.status_name(status)
-        raise QplError(f"the hardware path cannot be used: {hardware_advice(status)}", status, name)
+        reason = f"{hardware_advice(status)}; `numcodecs-qpl info` shows if this machine has an IAA"
+        raise QplError(f"the hardware path cannot be used: {reason}", status, name)
     return 0
 
 

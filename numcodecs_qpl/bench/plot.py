@@ -1,4 +1,4 @@
-"""The results as a picture: ratio against speed, encoding and decoding beside each other. It needs matplotlib."""
+"""The results as a picture: ratio against speed, one panel for encoding and one for decoding. It needs matplotlib."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ STYLES = {
     "zstd": ("#009E73", "s", 36, "zstd, alone and in Blosc"),
     "LZ4": ("#56B4E9", "^", 44, "LZ4, alone and in Blosc"),
 }
-"""By family: colour, marker, its area and its name. Colours of Okabe and Ito, whom the colour-blind can tell apart;
-shapes differ too."""
+"""Colour, marker, its area and the name of each family. The colours are Okabe and Ito's, which colour-blind people can
+distinguish; shapes differ, too."""
 
 OPERATIONS = ("encode", "decode")
 
@@ -36,7 +36,7 @@ LOGARITHMIC = 8
 """Largest ratio over the smallest from which its axis is logarithmic."""
 
 MARK = 7
-"""Half the width of the place that a point takes, in pixels."""
+"""Half the width of a point's place, in pixels."""
 
 PANEL = (7.0, 5.2)
 """Inches of a panel."""
@@ -45,12 +45,12 @@ Done = Sequence[tuple[Measured, Verdict]]
 
 
 def save(path: Path, done: Done) -> None:
-    """Draw what was measured into a file of the kind that its suffix tells.
+    """Draw the results into a file of the format that its suffix names.
 
     Raises
     ------
     BenchError
-        If it can't be written.
+        If it cannot be written.
     """
     picture = figure(done)
     write_output(path, lambda beside: picture.savefig(beside))
@@ -68,7 +68,7 @@ def figure(done: Done) -> Figure:
             _draw_panel(axes, measured, operation)
     picture.suptitle(f"Ratio and speed of codecs, one thread each unless it says otherwise\n{host_text()}", fontsize=12)
     picture.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-    # Where labels have room is known only when all else has its place.
+    # The room for labels is known only after the layout of everything else.
     canvas.draw()  # type: ignore[no-untyped-call]
     picture.set_layout_engine("none")
     for panels, (measured, _) in zip(grid, done, strict=True):
@@ -81,10 +81,12 @@ def _draw_panel(axes: Axes, measured: Measured, operation: str) -> None:
     results = _shown(measured)
     points = _points(results, operation)
     judged = [point for point, result in zip(points, results, strict=True) if result.contender.judged]
-    axes.plot(*zip(*_front(judged), strict=True), color="0.75", zorder=1, label="nobody is both smaller and faster")
+    axes.plot(
+        *zip(*_front(judged), strict=True), color="0.75", zorder=1, label="front: no codec is both smaller and faster"
+    )
     for family, (colour, marker, area, name) in STYLES.items():
         chosen = [point for point, one in zip(points, results, strict=True) if one.contender.family == family]
-        if not chosen:  # as where a device did none of our work
+        if not chosen:  # such as QPL, if a device failed
             continue
         speeds, ratios = zip(*chosen, strict=True)
         axes.scatter(
@@ -114,7 +116,7 @@ def _draw_panel(axes: Axes, measured: Measured, operation: str) -> None:
 
 
 def _shown(measured: Measured) -> list[Result]:
-    """Whoever has a point: QPL's other containers would lie on top of gzip, of which they differ by their ends."""
+    """Results with a point. QPL's other containers have none: they would lie on top of gzip."""
     return [result for result in measured.results if result.contender.gzip or not result.contender.ours]
 
 
@@ -125,7 +127,7 @@ def _points(results: Sequence[Result], operation: str) -> list[tuple[float, floa
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Corners of the steps that join the points than which none is both faster and smaller, from the fastest."""
+    """Corners of the steps through the points of the Pareto front, from the fastest."""
     corners: list[tuple[float, float]] = []
     for speed, ratio in sorted(points, reverse=True):
         if not corners:
@@ -136,14 +138,14 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _label_points(axes: Axes, measured: Measured, operation: str, canvas: FigureCanvasAgg) -> None:
-    """Write beside each point whose it is, where neither points nor other labels are."""
+    """Write the codec's name beside each point, free of points and other labels."""
     results = _shown(measured)
     points = _points(results, operation)
     at = axes.transData.transform(points)
     taken = [Bbox.from_bounds(x - MARK, y - MARK, 2 * MARK, 2 * MARK) for x, y in at]
     panel = axes.get_window_extent().padded(-2)
     to_points = 72 / axes.figure.dpi
-    # Those of QPL have the first choice of place.
+    # QPL's labels take their places first.
     for index in sorted(range(len(points)), key=lambda index: not results[index].contender.ours):
         contender = results[index].contender
         label = axes.annotate(
@@ -175,7 +177,7 @@ def _within(place: Bbox, panel: Bbox) -> bool:
 
 
 def _offsets(width: float, height: float) -> Iterator[tuple[float, float]]:
-    """Where the middle of a label of that size may be, from its point: further and further away, all around."""
+    """Offsets of a label's middle from its point, all around it, at growing distances."""
     for step in range(40):
         for turn in range(16):
             angle = math.tau * turn / 16

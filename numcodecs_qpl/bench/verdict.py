@@ -295,7 +295,7 @@ def _our_place(everyone: Sequence[Figures], tolerance: float) -> Iterator[str]:
         if gzip is not None:
             against = (
                 f" Compared with {gzip.name}, it encodes {_speed(ours.encode, gzip.encode, tolerance)} and decodes "
-                f"{_speed(ours.decode, gzip.decode, tolerance)}, at {short(ours.ratio / gzip.ratio)} times the ratio "
+                f"{_speed(ours.decode, gzip.decode, tolerance)}, at {ours.ratio / gzip.ratio:.2f} times the ratio "
                 f"and {short(ours.cpu / gzip.cpu)} times the CPU time."
             )
         yield f"{ours.name} is {place}.{against}"

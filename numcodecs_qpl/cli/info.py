@@ -148,10 +148,10 @@ def _installed_version(package: str) -> str | None:
 
 
 def _json_of(facts: dict[str, Any]) -> dict[str, Any]:
-    told = {**facts, "devices": [_device_facts(device) for device in facts["devices"]]}
+    document = {**facts, "devices": [_device_facts(device) for device in facts["devices"]]}
     if "probe" in facts:
-        told["probe"] = [trial.as_json() for trial in facts["probe"]]
-    return told
+        document["probe"] = [trial.as_json() for trial in facts["probe"]]
+    return document
 
 
 def _device_facts(device: Device) -> dict[str, Any]:
