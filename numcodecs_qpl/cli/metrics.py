@@ -122,9 +122,9 @@ def _blocks() -> Iterator[Metric]:
         "Blocks (pages of the method qpl) that were compressed or decompressed, by the path that did it.",
         labels=["path", "operation"],
     )
-    for path in ("hardware", "software"):
-        for operation, count in done[path].items():
-            blocks.add_metric([path, operation], count)
+    for path, counts in (("hardware", done["hardware"]), ("software", done["software"])):
+        blocks.add_metric([path, "compressed"], counts["compressed"])
+        blocks.add_metric([path, "decompressed"], counts["decompressed"])
     yield blocks
     fallback = CounterMetricFamily(
         "numcodecs_qpl_fallback_blocks",
