@@ -26,7 +26,9 @@ class Command:
     Parameters
     ----------
     arguments : str
-        The command line; the addresses after ``--listen`` are waited for.
+        The command line.
+    listens : sequence of str, optional
+        Addresses to wait for, if not those after ``--listen``.
     prefix : sequence of str
         What to run it with, as ``["ip", "netns", "exec", NAME]``.
     environment : mapping, optional
@@ -38,6 +40,7 @@ class Command:
     def __init__(
         self,
         *arguments: str,
+        listens: Sequence[str] = (),
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         stderr: Path | None = None,
@@ -50,9 +53,11 @@ class Command:
                 text=True,
                 env=environment,
             )
-        self._listen: list[str] = []
+        self._listen = list(listens)
         with contextlib.suppress(ValueError):  # it has none; the command reports a wrong address
-            self._listen = [str(address) for _, address in parse_listen(arguments[arguments.index("--listen") + 1])]
+            self._listen = self._listen or [
+                str(address) for _, address in parse_listen(arguments[arguments.index("--listen") + 1])
+            ]
 
     @property
     def pid(self) -> int:

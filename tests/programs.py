@@ -20,6 +20,7 @@ PACKAGES = {
     "openssl": "openssl",
     "pigz": "pigz",
     "qemu-system-x86_64": "qemu-system-x86",
+    "systemd-analyze": "systemd",
     "systemd-socket-activate": "systemd",
 }
 """By program: the Debian package that has it, one of .ci/apt-packages."""

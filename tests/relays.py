@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 from commands import Command, wait_until
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,7 +18,7 @@ from numcodecs_qpl.multifd.address import Address
 class Served(Command):
     """A relay that stays, and what it has logged."""
 
-    def __init__(self, listen: str, connect: str, decode: str, encode: str, *more: str, log: Path) -> None:
+    def __init__(self, listen: str, connect: str, decode: str, encode: str, *more: str, log: Path, **how: Any) -> None:
         self._log = log
         self._metrics = Address("unix", f"{log}.metrics")
         words = (
@@ -33,7 +35,7 @@ class Served(Command):
             encode,
             *more,
         )
-        super().__init__("relay", *words, stderr=log)
+        super().__init__("relay", *words, stderr=log, **how)
 
     def log(self) -> str:
         """What it has logged so far."""
@@ -43,6 +45,11 @@ class Served(Command):
         """Wait until as many lines of the log match; return what they match."""
         wait_until(lambda: len(re.findall(pattern, self.log())) >= times, f"{pattern!r} in the log")
         return re.findall(pattern, self.log())
+
+    def status(self) -> dict[str, Any]:
+        """Return its status."""
+        found: dict[str, Any] = json.loads(get(self._metrics, "/status")[2])
+        return found
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels."""

@@ -199,6 +199,7 @@ def test_the_status_is_json(served: Address) -> None:
     assert found["routes"]["in"]["last_failure"] is None
     assert found["migrations"] == [{"number": 4, "route": "out", **statistics(8)}]
     assert found["path"] == path_in_force()
+    assert found["draining"] is False
     assert set(found["blocks"]) == set(numcodecs_qpl.stats())
 
 

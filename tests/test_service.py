@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -347,5 +348,52 @@ def run(words: list[str]) -> subprocess.CompletedProcess[str]:
 )
 def test_what_only_a_relay_that_stays_can_do_needs_serve(words: list[str], message: str) -> None:
     done = run([*words, "--connect", "tcp::1", "--from", "none", "--to", "qpl"])
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+# ---- Who may connect --------------------------------------------------------------------------------------------
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a socket away")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], (0o600, os.geteuid(), os.getegid())),
+        (["--socket-mode", "0620"], (0o620, os.geteuid(), os.getegid())),
+        pytest.param(["--socket-owner", "1234"], (0o600, 1234, os.getegid()), marks=AS_ROOT),
+        pytest.param(["--socket-group", "4321", "--socket-mode", "660"], (0o660, os.geteuid(), 4321), marks=AS_ROOT),
+    ],
+)
+def test_options_give_each_socket_a_mode_an_owner_and_a_group(
+    folder: Path, options: list[str], expected: tuple[int, int, int]
+) -> None:
+    with serve(folder, *options, listen=f"unix:{folder}/{{a,b}}"):
+        for name in ("a", "b"):
+            status = (folder / name).stat()
+            assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == expected
+
+
+@pytest.mark.parametrize("option", ["mode=0660", "owner=0", "group=0"])
+@pytest.mark.parametrize("listen", ["tcp::1", "systemd"])
+def test_only_a_unix_socket_that_is_made_here_has_a_mode_an_owner_and_a_group(option: str, listen: str) -> None:
+    done = run([f"--socket-{option}", "--listen", listen, "--connect", "tcp::2", "--from", "none", "--to", "qpl"])
+    assert done.returncode == 2
+    assert "--socket-mode, --socket-owner and --socket-group are for --listen unix:PATH" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("mode=0888", "invalid mode '0888': expected an octal number of up to three digits, as 0660"),
+        ("owner=no-such-user", "unknown user 'no-such-user': expected a name that this system knows, or a number"),
+        ("group=no-such-group", "unknown group 'no-such-group': expected a name that this system knows, or a number"),
+    ],
+)
+def test_a_mode_an_owner_or_a_group_that_is_none_is_misuse(option: str, message: str) -> None:
+    done = run(
+        [f"--socket-{option}", "--listen", "unix:/nowhere/a", "--connect", "tcp::2", "--from", "none", "--to", "qpl"]
+    )
     assert done.returncode == 2
     assert message in done.stderr

@@ -143,12 +143,13 @@ def status(totals: Totals, routes: Mapping[str, Mapping[str, str]]) -> dict[str,
     Returns
     -------
     dict
-        ``"path"`` in force; ``"blocks"`` as `numcodecs_qpl.stats` returns them; ``"routes"``: by name, what describes a
-        route, the sums over its migrations, and its ``"last_failure"``; ``"migrations"``: those that run, each with its
+        ``"draining"``: it takes no new migration; ``"path"`` in force; ``"blocks"`` as `numcodecs_qpl.stats` returns
+        them; ``"routes"``: by name, what describes a route, the sums over its migrations, and its ``"last_failure"``; ``"migrations"``: those that run, each with its
         ``"number"``, its ``"route"`` and its statistics.
     """
     snapshot = totals.snapshot()
     return {
+        "draining": totals.draining,
         "path": _core.path_in_force(),
         "blocks": _core.stats(),
         "routes": {name: {**routes[name], **_sums(route)} for name, route in snapshot.routes.items()},

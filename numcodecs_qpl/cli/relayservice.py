@@ -55,8 +55,16 @@ def run_service(plan: Plan, max_migrations: int, metrics: Address | None) -> int
         for gate, route in zip(gates, plan.routes, strict=True):
             log.info("listening at %s for %s", gate.route, route.onward)
         notify(READY=1)
-        service.run(signals.check)
+        service.run(_each(signals.check, _Status(service).tell))
     return OK
+
+
+def _each(*calls: Callable[[], None]) -> Callable[[], None]:
+    def call() -> None:
+        for each in calls:
+            each()
+
+    return call
 
 
 def _drain(service: Service) -> None:
@@ -77,6 +85,21 @@ def _reload(plan: Plan, listeners: list[Listener]) -> None:
     else:
         log.info("read the TLS files again")
     notify(READY=1)
+
+
+class _Status:
+    """Tells systemd how many migrations run."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._told = -1
+
+    def tell(self) -> None:
+        """Send the number if it is another one than before."""
+        count = self._service.running()
+        if count != self._told:
+            notify(STATUS=f"migrations that run: {count}")
+            self._told = count
 
 
 class _Signals:

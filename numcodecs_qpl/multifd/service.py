@@ -108,7 +108,6 @@ class Service:
         self._changed = threading.Condition()
         self._taking: dict[tuple[str, Origin], _Passage] = {}
         self._threads: dict[_Passage, threading.Thread] = {}
-        self._draining = False
         self._stopping = False
 
     def run(self, check: Callable[[], None] = lambda: None) -> None:
@@ -130,7 +129,7 @@ class Service:
     def drain(self) -> None:
         """Refuse new migrations, and have `run` return when those that run have ended."""
         with self._changed:
-            self._draining = True
+            self._totals.draining = True
             self._changed.notify_all()
 
     def running(self) -> int:
@@ -140,7 +139,7 @@ class Service:
 
     def _is_drained(self) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: self._draining and not self._threads, TICK)
+            return self._changed.wait_for(lambda: self._totals.draining and not self._threads, TICK)
 
     def _stop(self) -> None:
         self._stopping = True
@@ -172,7 +171,7 @@ class Service:
                 log.info("%s: began", passage)
 
     def _begin(self, gate: Gate, origin: Origin) -> _Passage:
-        if self._draining:
+        if self._totals.draining:
             raise MultiFDError("this relay ends when its migrations have ended, and takes no new one")
         if len(self._threads) >= self._max_migrations:
             raise MultiFDError(f"{self._max_migrations} migrations run, which is the limit (--max-migrations)")

@@ -147,9 +147,15 @@ class Totals:
     ----------
     routes : iterable of str
         Names of the routes.
+
+    Attributes
+    ----------
+    draining : bool
+        True if the service takes no new migration.
     """
 
     def __init__(self, routes: Iterable[str]) -> None:
+        self.draining = False
         self._lock = threading.Lock()
         self._routes = {route: RouteTotals() for route in routes}
         self._running: list[Migration] = []
