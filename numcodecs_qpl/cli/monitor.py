@@ -144,8 +144,8 @@ def status(totals: Totals, routes: Mapping[str, Mapping[str, str]]) -> dict[str,
     -------
     dict
         ``"draining"``: it takes no new migration; ``"path"`` in force; ``"blocks"`` as `numcodecs_qpl.stats` returns
-        them; ``"routes"``: by name, what describes a route, the sums over its migrations, and its ``"last_failure"``; ``"migrations"``: those that run, each with its
-        ``"number"``, its ``"route"`` and its statistics.
+        them; ``"routes"``: by name, what describes a route, the sums over its migrations, and its ``"last_failure"``;
+        ``"migrations"``: those that run, each with its ``"number"``, its ``"route"`` and its statistics.
     """
     snapshot = totals.snapshot()
     return {

@@ -68,10 +68,10 @@ def _each(*calls: Callable[[], None]) -> Callable[[], None]:
 
 
 def _drain(service: Service) -> None:
-    notify(STOPPING=1)
+    service.drain()
     count = service.running()
     log.info("taking no new migration; %d still %s", count, "runs" if count == 1 else "run")
-    service.drain()
+    notify(STOPPING=1)
 
 
 def _reload(plan: Plan, listeners: list[Listener]) -> None:
