@@ -58,6 +58,8 @@ numpydoc_xref_aliases = {name: name for name in DEFAULT_LINKS} | {
         "numcodecs_qpl.multifd.ram": ("RAMFile",),
         "numcodecs_qpl.multifd.receiver": ("Counts",),
         "numcodecs_qpl.multifd.relay": ("RelayCounts",),
+        "numcodecs_qpl.multifd.routes": ("GuestAddress", "Route"),
+        "numcodecs_qpl.multifd.service": ("Gate",),
         "numcodecs_qpl.multifd.tlsfiles": ("TLSFiles",),
         "numcodecs_qpl.multifd.totals": ("Durations", "Failure", "Migration", "RouteTotals"),
     }.items()

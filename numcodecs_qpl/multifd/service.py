@@ -43,7 +43,7 @@ class Gate:
     listener : Listener
         It is closed by the service.
     make_relay : callable
-        ``make_relay(warned)`` returns a new `Relay` with that callback for warnings.
+        ``make_relay(warned)`` returns a new `numcodecs_qpl.multifd.relay.Relay` with that callback for warnings.
     """
 
     listener: Listener
