@@ -50,6 +50,9 @@ def test_patterns_make_routes(listen: str, connect: str, expected: dict[str, str
         ("tcp::{65535-65536}", "unix:/a", "invalid address 'tcp::65536': expected a port from 1 to 65535"),
         ("unix:/a", "tcp:{uuid}:x", "invalid address .*: expected a port from 1 to 65535"),
         ("unix:/{uuid}", "tcp::{uuid}", "invalid address .*: expected a port"),
+        ("unix:/a", "unix:/{name}", r"--listen has no list of names: add one, as \{a,b\}"),
+        ("{tcp,tls}::1", "unix:/a", r"\{tcp,tls\}::1 has braces in its kind; expected unix:, tcp: or tls: in front"),
+        ("unix:/{tcp,tls}", "{name}:h:1", r"\{name\}:h:1 has braces in its kind; expected unix:, tcp: or tls: in"),
     ],
 )
 def test_patterns_that_make_no_routes_are_refused(listen: str, connect: str, message: str) -> None:

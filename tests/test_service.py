@@ -178,6 +178,25 @@ def test_a_source_that_begins_again_at_once_is_taken_each_time(folder: Path) -> 
         assert "refused" not in middle.drain()
 
 
+def test_a_channel_of_the_next_migration_may_come_before_its_main_connection(folder: Path) -> None:
+    """The source has ended the first migration. Its relay has not noticed: the destination reads nothing."""
+    with socket.socket(socket.AF_UNIX) as destination, serve(folder, connect=f"unix:{folder}/end") as middle:
+        destination.bind(f"{folder}/end")
+        destination.listen(100)
+        with connected(MAIN, channel(0, UUIDS[0]), path=folder / "in") as (main, _):
+            main.settimeout(1)
+            with pytest.raises(TimeoutError):
+                main.sendall(bytes(16 << 20))
+        with connected(channel(0, UUIDS[0]), path=folder / "in") as (first,):
+            time.sleep(0.5)  # it is taken
+            with connected(MAIN, path=folder / "in"):
+                middle.wait_for("migration 2 at .*: began")
+                first.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    first.recv(1)
+        assert "refused" not in middle.log()
+
+
 def test_channels_that_are_left_from_a_failed_migration_do_not_hinder_the_next(folder: Path) -> None:
     with serve(folder) as middle, receiving(folder, UUIDS[0]) as end:
         with connected(channel(0, UUIDS[1]), channel(1, UUIDS[1]), path=folder / "in"):
@@ -324,6 +343,7 @@ def test_sighup_reads_certificates_again_on_both_sides(folder: Path) -> None:
         (["--max-bandwidth", "0"], "'0' is not a number of Mbit/s above 0"),
         (["--listen", "unix:/nowhere/{a,b}", "--connect", "tcp::{1-3}"], "stands for 3 addresses, and --listen for 2"),
         (["--listen", "unix:/nowhere/{a,b}", "--connect", "unix:/nowhere/{c,b}"], "/b are the same socket"),
+        (["--listen", "unix:/nowhere/{a,b}", "--connect", "unix:/nowhere/{b,a}"], "/b are the same socket"),
         (["--listen", "unix:/nowhere/{2-1}"], "has the range 2-1; expected 1 to 1024 numbers, the lowest first"),
         (["--listen", "unix:/nowhere/{a,a}"], "expected {FIRST-LAST} with two numbers, or {A,B,C} with different"),
     ],

@@ -63,8 +63,9 @@ class Plan:
             also=arguments.listen == SYSTEMD_TLS,
             verify_peer=arguments.verify_peer is not False,
         )
-        if loop := next((route for route in self.routes if route.is_loop()), None):
-            command.error(f"--listen {loop.listen} and --connect {loop.onward} are the same socket")
+        here = {str(route.listen) for route in self.routes}
+        if loop := next((route for route in self.routes if route.is_loop() or str(route.onward) in here), None):
+            command.error(f"--listen {arguments.listen} and --connect {loop.onward} are the same socket")
         self._context = tls_context(self._example, self._tls, server=False)
         limit = arguments.max_bandwidth
         self._throttle = Throttle(limit * BYTES_PER_MBIT) if limit else None

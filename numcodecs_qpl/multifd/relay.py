@@ -346,6 +346,11 @@ class Relay:
             decisive = [arrival for arrival in self._waiting if (arrival.initial is None) == self.main_came]
             return all(arrival.connection.has_hung_up() for arrival in decisive)
 
+    def is_of_another(self, initial: wire.InitialPacket) -> bool:
+        """Return True if a channel cannot be of this migration: it has that channel, or another guest's."""
+        with self._changed:
+            return self._contradicts(initial)
+
     def _contradicts(self, initial: wire.InitialPacket) -> bool:
         return initial.id in self._initial or any(other.uuid != initial.uuid for other in self._initial.values())
 

@@ -88,6 +88,7 @@ def parse_listen(pattern: str) -> list[tuple[str, Address]]:
     ValueError
         If the pattern, or an address, is not of this form.
     """
+    _check_kind(pattern)
     return [(name, parse_address(text)) for name, text in _expand(pattern)]
 
 
@@ -107,6 +108,9 @@ def make_routes(listens: Sequence[tuple[str, Address | socket.socket]], connect:
     ValueError
         If `connect` does not describe as many addresses.
     """
+    _check_kind(connect)
+    if NAME_FIELD in connect and not all(name for name, _ in listens):
+        raise ValueError(f"--connect {connect} has {NAME_FIELD}, and --listen has no list of names: add one, as {{a,b}}")
     fields = [field for field in (UUID_FIELD, NAME_FIELD) if field in connect]
     texts = [connect] if fields else [text for _, text in _expand(connect)]
     if len(texts) == 1:
@@ -119,6 +123,11 @@ def make_routes(listens: Sequence[tuple[str, Address | socket.socket]], connect:
         Route(listen, _onward(text.replace(NAME_FIELD, name)))
         for (name, listen), text in zip(listens, texts, strict=True)
     ]
+
+
+def _check_kind(pattern: str) -> None:
+    if "{" in pattern.partition(":")[0]:
+        raise ValueError(f"{pattern} has braces in its kind; expected unix:, tcp: or tls: in front of them")
 
 
 def _onward(text: str) -> Address | GuestAddress:

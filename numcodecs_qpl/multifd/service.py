@@ -156,13 +156,15 @@ class Service:
         is_main = arrival.initial is None
         with self._changed:
             passage = self._taking.get((gate.route, arrival.origin))
-            if passage is not None and passage.migration is not None and is_main:
-                if not passage.relay.has_lost_source():
+            begins = arrival.initial is None or (passage is not None and passage.relay.is_of_another(arrival.initial))
+            if passage is not None and passage.migration is not None and begins:
+                if passage.relay.has_lost_source():
+                    passage = None  # the source tries again, before the relay has noticed that its connections ended
+                elif is_main:
                     raise MultiFDError(
                         f"another migration from {arrival.origin} runs here: use another address for it, or, if a "
                         "relay connects, start that relay with --send-proxy"
                     )
-                passage = None  # the source tries again, before the relay has noticed that its connections ended
             if passage is None:
                 passage = self._begin(gate, arrival.origin)
             passage.relay.take(arrival)
