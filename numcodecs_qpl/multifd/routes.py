@@ -81,7 +81,8 @@ def parse_listen(pattern: str) -> list[tuple[str, Address]]:
     Parameters
     ----------
     pattern : str
-        An address as for `numcodecs_qpl.multifd.address.parse_address`, which may have one list in it: ``{FIRST-LAST}`` or ``{A,B,C}``.
+        An address as for `numcodecs_qpl.multifd.address.parse_address`, which may have one list in it:
+        ``{FIRST-LAST}`` or ``{A,B,C}``.
 
     Raises
     ------
@@ -110,7 +111,9 @@ def make_routes(listens: Sequence[tuple[str, Address | socket.socket]], connect:
     """
     _check_kind(connect)
     if NAME_FIELD in connect and not all(name for name, _ in listens):
-        raise ValueError(f"--connect {connect} has {NAME_FIELD}, and --listen has no list of names: add one, as {{a,b}}")
+        raise ValueError(
+            f"--connect {connect} has {NAME_FIELD}, and --listen has no list of names: add one, as {{a,b}}"
+        )
     fields = [field for field in (UUID_FIELD, NAME_FIELD) if field in connect]
     texts = [connect] if fields else [text for _, text in _expand(connect)]
     if len(texts) == 1:
