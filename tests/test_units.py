@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -30,6 +31,14 @@ PROGRAM = "/opt/numcodecs-qpl/bin/numcodecs-qpl"
 INSTANCE = "127.0.0.1"
 MAX_EXPOSURE = 20
 """Tenths, as systemd-analyze counts them: a service without any restriction has 96."""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder whose name leaves room for a uuid: a unix socket's path has at most 107 bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
 
 # ---- The units as systemd reads them ----------------------------------------------------------------------------
 
