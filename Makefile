@@ -15,7 +15,7 @@ install = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-ver
 sphinx = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -E -n -W --keep-going -q -d build/doctrees docs build/docs
 
 linters = '$(BIN)/mypy' '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' \
-	'PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint --max-line-length=120 numcodecs_qpl'
+	'PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint --max-line-length=120 src'
 
 # A process for each processor. All tests of a file run in the same process, as they share fixtures.
 in_parallel := -n logical --maxprocesses 8 --dist loadfile
@@ -40,8 +40,8 @@ bench: $(VENV)/ready
 
 bench-migration: $(VENV)/ready
 	$(install) ".[benchmarks,test]"
-	PYTHONPATH=tests $(BIN)/python benchmarks/migration.py --json build/migration.json --markdown build/migration.md
-	PYTHONPATH=tests $(BIN)/python benchmarks/relay_cost.py --json build/relay-cost.json
+	PYTHONPATH=testbed $(BIN)/python benchmarks/migration.py --json build/migration.json --markdown build/migration.md
+	PYTHONPATH=testbed $(BIN)/python benchmarks/relay_cost.py --json build/relay-cost.json
 
 docs: $(VENV)/ready
 	$(install) ".[docs]"

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
-FETCH = HERE.parent / "tools/fetch_debian.py"
+FETCH = HERE.parent / "build-aux/fetch_debian.py"
 FETCHED = BUILD / "make/debian"
 """Where the build of the Makefile fetches libraries."""
 

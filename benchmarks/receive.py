@@ -26,7 +26,7 @@ from commands import is_listening, wait_until
 from guest import MIB, PAGE, Guest, build_firmware, make_data
 from numpy.typing import NDArray
 
-from numcodecs_qpl.multifd.layout import CHUNK_PAGES
+from numcodecs_qpl.multifd.folder.layout import CHUNK_PAGES
 
 DATA_AT = 1 * MIB
 CHANNELS = 2
@@ -43,8 +43,8 @@ RECEIVE = """
 import sys
 from pathlib import Path
 from numcodecs_qpl.cli import main
-from numcodecs_qpl.multifd import folder, output
-folder.CHUNK_PAGES = output.CHUNK_PAGES = int(sys.argv[1])
+from numcodecs_qpl.multifd.folder import reader, writer
+reader.CHUNK_PAGES = writer.CHUNK_PAGES = int(sys.argv[1])
 status = main(sys.argv[2:])
 print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line))
 sys.exit(status)

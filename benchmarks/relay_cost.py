@@ -32,7 +32,7 @@ from guest import make_data
 from numpy.typing import NDArray
 from raw import RawDeflate, RawInflate
 
-from numcodecs_qpl.multifd import wire
+from numcodecs_qpl.multifd.stream import wire
 
 PAGE = 4096
 PACKET = 128 * PAGE

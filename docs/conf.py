@@ -49,18 +49,18 @@ numpydoc_xref_aliases = {name: name for name in DEFAULT_LINKS} | {
     name: f"{module}.{name}"
     for module, names in {
         "numcodecs_qpl": ("CorruptDataError", "QplError"),
-        "numcodecs_qpl.devices": ("WorkQueue",),
+        "numcodecs_qpl.host.devices": ("WorkQueue",),
         "numcodecs_qpl.multifd": ("MigrationParameters", "MultiFDError", "MultiFDPages", "RAMBlock"),
-        "numcodecs_qpl.multifd.access": ("Access",),
-        "numcodecs_qpl.multifd.address": ("Address",),
-        "numcodecs_qpl.multifd.listener": ("Listener",),
-        "numcodecs_qpl.multifd.output": ("Output",),
+        "numcodecs_qpl.multifd.transport.access": ("Access",),
+        "numcodecs_qpl.multifd.transport.address": ("Address",),
+        "numcodecs_qpl.multifd.transport.listener": ("Listener",),
+        "numcodecs_qpl.multifd.folder.writer": ("Output",),
         "numcodecs_qpl.multifd.ram": ("RAMFile",),
         "numcodecs_qpl.multifd.receiver": ("Counts",),
         "numcodecs_qpl.multifd.relay": ("RelayCounts",),
         "numcodecs_qpl.multifd.routes": ("GuestAddress", "Route"),
         "numcodecs_qpl.multifd.service": ("Gate",),
-        "numcodecs_qpl.multifd.tlsfiles": ("TLSFiles",),
+        "numcodecs_qpl.multifd.transport.tlsfiles": ("TLSFiles",),
         "numcodecs_qpl.multifd.totals": ("Durations", "Failure", "Migration", "RouteTotals"),
     }.items()
     for name in names

@@ -28,7 +28,7 @@ from elftools.elf.gnuversions import GNUVerNeedSection
 from elftools.elf.sections import SymbolTableSection
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "numcodecs_qpl"
+PACKAGE = ROOT / "src/numcodecs_qpl"
 NOT_COMPILED = {"no_iaa"}
 """Cython sources that are not built into these wheels: they replace the module `iaa` where libqpl is not linked."""
 
@@ -69,8 +69,12 @@ def expected_files(wheel_name: str) -> set[str]:
     return {
         *(f"{info}/{file}" for file in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")),
         *(f"{info}/licenses/{file.relative_to(ROOT)}" for file in licences),
-        *(str(file.relative_to(ROOT)) for file in PACKAGE.rglob("*") if file.suffix in {".py", ".pyi", ".typed"}),
-        *(str(file.relative_to(ROOT).with_suffix(suffix)) for file in modules),
+        *(
+            str(file.relative_to(PACKAGE.parent))
+            for file in PACKAGE.rglob("*")
+            if file.suffix in {".py", ".pyi", ".typed"}
+        ),
+        *(str(file.relative_to(PACKAGE.parent).with_suffix(suffix)) for file in modules),
         f"{PACKAGE.name}/_core/{ISAL}",
     }
 

@@ -11,7 +11,7 @@ targets=("${@:2}")
 
 venv=.venv-fuzz
 [ -e $venv/ready ] || { "${PYTHON:-python3}" -m venv $venv && touch $venv/ready; }
-export PATH="$PWD/$venv/bin:$PATH" PYTHONPATH=tests
+export PATH="$PWD/$venv/bin:$PATH" PYTHONPATH=tests/support:tests/fuzz
 pip install -q --disable-pip-version-check meson-python ninja "Cython>=3.1"
 
 mkdir -p build/fuzz-corpus
@@ -35,7 +35,7 @@ preload=$(python -P -c 'import atheris; print(atheris.path())')/asan_with_fuzzer
 for target in "${targets[@]}"; do
     echo "== $target, $seconds s:"
     LD_PRELOAD=$preload ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
-        python -P -m fuzz.run "$target" --seconds "$seconds" 2>build/fuzz-corpus/"$target".log ||
+        python -P tests/fuzz/run.py "$target" --seconds "$seconds" 2>build/fuzz-corpus/"$target".log ||
         { tail -n 40 build/fuzz-corpus/"$target".log >&2; exit 1; }
     grep -E "^stat::number_of_executed_units|^stat::new_units_added" build/fuzz-corpus/"$target".log
 done

@@ -42,8 +42,9 @@ try() {
     echo "== $wheel, without a compiler:"
     tools/without_compiler.sh "$bin/pip" install -q --disable-pip-version-check \
         "$wheel[zarr]" hypothesis isal markdown-it-py pytest pytest-timeout
-    tools/without_compiler.sh "$bin/pytest" -q tests/test_build.py tests/test_core.py tests/test_zarr_v3.py \
-        "tests/test_docs.py::test_the_python_of_a_page_runs_from_top_to_bottom_and_shows_what_the_page_shows[README.md]"
+    tools/without_compiler.sh "$bin/pytest" -q tests/package/test_build.py tests/core/test_core.py \
+        tests/zarr/test_zarr_v3.py \
+        "tests/docs/test_docs.py::test_the_python_of_a_page_runs_from_top_to_bottom_and_shows_what_the_page_shows[README.md]"
 }
 export -f build try
 export sdist work

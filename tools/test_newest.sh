@@ -19,12 +19,13 @@ echo "== the newest: $("$venv/bin/python" --version), $("$venv/bin/pip" list 2>/
 # their outcome.
 same=(
     # libqpl, the emulated IAA, and the IAA engine on a device that fails: none of them calls Python.
-    tests/test_emulated_iaa.py tests/test_libqpl.py tests/test_faulty.py
+    tests/device/test_emulated_iaa.py tests/device/test_libqpl.py tests/device/test_faulty.py
     # The large matrices of streams. test_damage.py, test_foreign.py and test_properties.py are not left out.
-    tests/test_damage_matrix.py tests/interoperability/test_streams.py
+    tests/containers/test_damage_matrix.py tests/interoperability/test_streams.py
     # Real QEMUs. Recordings of QEMU stand for them in the tests of relay and receiver, which are not left out.
-    tests/test_capabilities.py tests/test_ends.py tests/test_guest.py tests/test_migration_page.py tests/test_qemu.py
-    tests/test_qemu_send.py tests/test_qemu_versions.py tests/test_restore_page.py
+    tests/qemu/test_capabilities.py tests/qemu/test_ends.py tests/qemu/test_guest.py tests/qemu/test_qemu.py
+    tests/qemu/test_qemu_send.py tests/qemu/test_qemu_versions.py tests/docs/test_migration_page.py
+    tests/docs/test_restore_page.py
 )
 # The package does not contain the emulated IAA. The tests use the one that make lint built.
 NUMCODECS_QPL_EMULATED_IAA="$PWD/build/make/tests/iaa" tools/without_compiler.sh "$venv/bin/pytest" \

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Build the extensions, ISA-L, libdeflate and the emulated IAA with AddressSanitizer, feed them the hostile input of
-# tests/hostile.py, and have the device fail as tests/faulty.py does. libqpl is Debian's: AddressSanitizer does not watch it.
+# tests/support/hostile.py, and have the device fail as tests/support/faulty.py does. libqpl is Debian's:
+# AddressSanitizer does not watch it.
 # usage: tools/test_sanitized.sh [inputs [seed]]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,7 +11,7 @@ venv=.venv-sanitized
 export PATH="$PWD/$venv/bin:$PATH"
 pip install -q --disable-pip-version-check meson-python ninja "Cython>=3.1" isal numcodecs numpy pytest
 libraries=$PWD/build/sanitized-libraries
-tools/build_libraries.sh "$libraries" -g -O1 -fno-omit-frame-pointer -fsanitize=address
+build-aux/build_libraries.sh "$libraries" -g -O1 -fno-omit-frame-pointer -fsanitize=address
 export PKG_CONFIG_PATH=$libraries/lib/pkgconfig
 pip install -q --disable-pip-version-check --no-build-isolation --no-deps -Cbuild-dir=build/sanitized \
     -Csetup-args=-Db_sanitize=address -Csetup-args=-Db_lundef=false -Csetup-args=-Dbuildtype=debugoptimized \
@@ -42,14 +43,14 @@ export -f watched on_device
 export runtime device
 tools/side_by_side.sh <<END
 on_device -P -c 'from numcodecs_qpl import set_path; set_path("hardware")'
-EMULATED_IAA=size=8 on_device tests/faulty.py --batches 10000 --seed ${2:-2}
-on_device tests/hostile.py --inputs ${1:-20000} --seed ${2:-2}
-watched tests/hostile.py --inputs ${1:-20000} --seed ${2:-2}
-on_device tests/damage.py --path hardware --threads 4 gzip zlib deflate
-watched tests/damage.py --threads 4 gzip zlib deflate
+EMULATED_IAA=size=8 on_device tests/support/faulty.py --batches 10000 --seed ${2:-2}
+on_device tests/support/hostile.py --inputs ${1:-20000} --seed ${2:-2}
+watched tests/support/hostile.py --inputs ${1:-20000} --seed ${2:-2}
+on_device tests/support/damage.py --path hardware --threads 4 gzip zlib deflate
+watched tests/support/damage.py --threads 4 gzip zlib deflate
 $(for how in hang lost hold; do
     for path in auto hardware; do
-        echo "EMULATED_IAA=size=8 on_device tests/faulty.py --lose $how --path $path --batches 200 --seed ${2:-2}"
+        echo "EMULATED_IAA=size=8 on_device tests/support/faulty.py --lose $how --path $path --batches 200 --seed ${2:-2}"
     done
 done)
 END

@@ -17,6 +17,6 @@ if grep -l libaccel-config $venv/lib/python3*/site-packages/numcodecs_qpl/_core/
     exit 1
 fi
 echo "== without libqpl: $(numcodecs-qpl --version)"
-exec pytest tests/test_build.py tests/test_codec.py tests/test_core.py tests/test_damage.py tests/test_fixtures.py \
-    tests/test_foreign.py tests/test_hostile.py tests/test_multifd_methods.py tests/test_properties.py \
-    tests/test_zarr_v3.py "$@"
+exec pytest tests/package/test_build.py tests/codec/test_codec.py tests/codec/test_fixtures.py tests/core/test_core.py \
+    tests/core/test_hostile.py tests/containers/test_damage.py tests/containers/test_foreign.py \
+    tests/containers/test_properties.py tests/multifd/test_methods.py tests/zarr/test_zarr_v3.py "$@"

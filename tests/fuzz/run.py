@@ -1,6 +1,6 @@
 """Feed a fuzz target by atheris: coverage-guided, from its corpus.
 
-    PYTHONPATH=tests python -P -m fuzz.run gzip --seconds 60
+    PYTHONPATH=tests/support:tests/fuzz python -P tests/fuzz/run.py gzip --seconds 60
 
 New inputs go to ``build/fuzz-corpus/TARGET``. An input that breaks the target goes to ``build/fuzz-corpus`` as
 ``TARGET-crash-*``, and the program ends with an error. ``--minimize FOLDER`` writes the smallest set of inputs that has
@@ -35,7 +35,7 @@ def main() -> None:
     options, rest = parser.parse_known_args()
     found, corpus = FOUND / options.target, CORPUS / options.target
     # To minimize, libFuzzer starts itself by its first argument, a shell command, with options of its own: `rest`.
-    arguments = [f"{sys.executable} -P -m fuzz.run {options.target}", f"-max_len={MAX_SIZE}", "-timeout=20"]
+    arguments = [f"{sys.executable} -P {__file__} {options.target}", f"-max_len={MAX_SIZE}", "-timeout=20"]
     arguments += ["-rss_limit_mb=2048"]
     found.mkdir(parents=True, exist_ok=True)
     if rest:
@@ -69,8 +69,8 @@ def fuzz(target: str, arguments: list[str]) -> None:
 
     atheris.Setup(arguments, once, custom_mutator=mutate)
     with atheris.instrument_imports(include=["numcodecs_qpl"]):
-        from fuzz.targets import TARGETS as RUNS
-        from fuzz.targets import SkipError, repair
+        from targets import TARGETS as RUNS
+        from targets import SkipError, repair
     run = RUNS[target]
     atheris.Fuzz()
 

@@ -1,6 +1,6 @@
 """Write the corpus's seeds: one input of each kind.
 
-    PYTHONPATH=tests python -P -m fuzz.seeds
+    PYTHONPATH=tests/support:tests/fuzz python -P tests/fuzz/seeds.py
 
 The other files of the corpus, with the hash of their content for a name, were found by ``tests/fuzz/run.py``.
 """
@@ -15,8 +15,7 @@ from pathlib import Path
 import damage
 import model
 import oracle
-
-from fuzz import targets
+import targets
 
 CORPUS = Path(__file__).parent / "corpus"
 LARGEST = 2047

@@ -1,6 +1,6 @@
 """Fuzz targets: each takes any bytes and raises an AssertionError where a reader's verdict is not the oracle's.
 
-`TARGETS` names them. ``tests/fuzz/run.py`` feeds them by atheris, ``tests/test_fuzz.py`` from ``tests/fuzz/corpus``.
+`TARGETS` names them. ``tests/fuzz/run.py`` feeds them by atheris, ``tests/fuzz/test_fuzz.py`` from the corpus.
 """
 
 from __future__ import annotations

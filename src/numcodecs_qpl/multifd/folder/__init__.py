@@ -1,0 +1,1 @@
+"""A received guest in a folder: how it is written, and how it is read back."""

@@ -1,0 +1,71 @@
+"""A connection from the source, the one that continues it to the next hop, and how both end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from numcodecs_qpl.multifd.transport.connection import Connection
+
+STUCK_SECONDS = 1.0
+"""Time that the threads of failed pairs have to notice that their connections were ended."""
+
+
+@dataclass
+class Pair:
+    """Two connections and the threads that pass bytes between them.
+
+    Attributes
+    ----------
+    source, onward : Connection
+        The connection that came, and the one to the next hop.
+    source_ended : bool
+        True if the source has ended its direction and all of it was passed on.
+    threads : list of Thread
+        The thread that passes on what the source sends, then the thread of the other direction.
+    """
+
+    source: Connection
+    onward: Connection
+    source_ended: bool = False
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def join_forward(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds until all that the source has sent was passed on."""
+        for thread in self.threads[:1]:
+            thread.join(timeout)
+
+    def abort(self) -> None:
+        """End both connections in both directions."""
+        self.source.abort()
+        self.onward.abort()
+
+    def close(self) -> None:
+        """Close both connections, whose streams have ended in both directions."""
+        for thread in self.threads:
+            thread.join()
+        self.source.close()
+        self.onward.close()
+
+
+def fail(pairs: Collection[Pair]) -> None:
+    """End the connections of `pairs` in mid-stream. May be called again.
+
+    The next hop sees the end of what was passed on. The source sees a reset, so that a relay there can tell it from the
+    end of a migration that has succeeded.
+    """
+    for pair in pairs:
+        pair.source.stop_reading()
+        pair.onward.abort()
+    deadline = time.monotonic() + STUCK_SECONDS  # of all: a source has up to 256 connections
+    for pair in pairs:
+        for thread in pair.threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in pair.threads):
+            pair.source.abort()  # the source does not read what comes back
+        for thread in pair.threads:
+            thread.join()
+        pair.source.reset()
+        pair.onward.close()

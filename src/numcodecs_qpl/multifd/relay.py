@@ -1,0 +1,576 @@
+"""Stands between two QEMUs, or between a QEMU and another relay, and recodes the pages on their way.
+
+One thread connects to the next hop for each connection that comes, and no other thread waits for it. The main channel
+passes unchanged both ways. Each packet of a multifd channel is decoded with one method and encoded with another. A
+thread has one direction of one connection: it reads a packet, then writes it. So memory holds one packet of each
+channel, however slow the far side is.
+
+QEMU writes a SYNC to each channel before it tells the main channel, and a destination that has been told waits for the
+SYNCs, in QEMU 7.2 for ever. So a migration that fails here ends in this order: the main channel; then each channel,
+after all that the source has sent on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import secrets
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from numcodecs_qpl import _core
+from numcodecs_qpl.multifd.errors import MultiFDError, NoAnswerError, OutcomeUnknownError, PeerClosedError, RefusedError
+from numcodecs_qpl.multifd.hooks import MigrationParameters, get_ops
+from numcodecs_qpl.multifd.pair import Pair, fail
+from numcodecs_qpl.multifd.recode import Recoding
+from numcodecs_qpl.multifd.stream import proxy, wire
+from numcodecs_qpl.multifd.stream.opening import read_opening
+from numcodecs_qpl.multifd.stream.returnpath import Confirmation
+from numcodecs_qpl.multifd.stream.savevm import SavevmReader
+from numcodecs_qpl.multifd.stream.vmdescription import DescriptionFinder
+from numcodecs_qpl.multifd.threads import start
+from numcodecs_qpl.multifd.transport.address import Address
+from numcodecs_qpl.multifd.transport.connecting import Abort, connect
+from numcodecs_qpl.multifd.transport.intake import Arrival, Intake, OneSource
+from numcodecs_qpl.multifd.transport.listener import Listener
+from numcodecs_qpl.multifd.transport.silence import Silence
+from numcodecs_qpl.multifd.transport.throttle import Throttle
+
+MAIN = "main"
+PIECE = 64 * 1024  # bytes that are passed on at a time where nothing is recoded
+TICK = 0.1  # seconds between two looks at whether a signal came
+SILENT_SECONDS = 10.0  # after which the operator is warned
+LOOK_THERE = (
+    "; look at what the QEMU (or the relay) there wrote: a QEMU refuses a uuid or a number of multifd-channels "
+    "other than its own"
+)
+NO_RETURN_PATH = (
+    "the source has not opened the return path: if the destination refuses the guest's devices, the source says that "
+    "the migration has completed, and no guest runs. Turn on return-path in both QEMUs (QMP migrate-set-capabilities)"
+)
+LOOK_FOR_THE_GUEST = (
+    "Everything had been passed on, and the guest may run at the destination: ask the QEMU there (QMP query-status) "
+    "before you let the source's guest run"
+)
+DELIVERY_SECONDS = 5.0
+"""Time that a migration which fails here has to deliver what the source has sent."""
+OPENER_SECONDS = 1.0  # how long the end waits for name resolution, which nothing can interrupt
+
+
+@dataclass
+class RelayCounts:
+    """What has passed so far, over the multifd channels.
+
+    Attributes
+    ----------
+    packets : int
+        Packets, without those of device state.
+    normal_pages, zero_pages : int
+        Pages that passed with their bytes, and those that are all zeros.
+    """
+
+    packets: int = 0
+    normal_pages: int = 0
+    zero_pages: int = 0
+
+
+class Relay:
+    """Relays one migration.
+
+    Parameters
+    ----------
+    onward : Address or callable
+        End point of the next hop. If it depends on the guest, ``onward(uuid)`` returns it, or raises MultiFDError.
+    decode, encode : str
+        Methods of the packets that come, and of those that go.
+    parameters : MigrationParameters, optional
+        Settings of `encode`.
+    tls : ssl.SSLContext, optional
+        For an `onward` of kind "tls".
+    send_proxy : bool
+        True if each connection onward begins with a PROXY header, which names this migration.
+    throttle : Throttle, optional
+        Limit of the bytes that go onward.
+    page_size : int
+        Bytes in a page of the guest.
+    timeout : float
+        Seconds after which it is an error that nothing has passed on any connection, counted from the first
+        connection on.
+    link_timeout : int
+        Seconds after which a TCP connection breaks if its far host acknowledges nothing.
+    warned : callable
+        ``warned(text)`` is called if the source has not opened the return path, and once with the likely cause if
+        nothing passes for ten seconds or nothing was recoded.
+
+    Attributes
+    ----------
+    counts : RelayCounts
+        Packets and pages so far.
+    main_came : bool
+        True if the source has opened the main connection.
+    """
+
+    def __init__(
+        self,
+        onward: Address | Callable[[UUID], Address],
+        decode: str,
+        encode: str,
+        *,
+        parameters: MigrationParameters | None = None,
+        tls: ssl.SSLContext | None = None,
+        send_proxy: bool = False,
+        throttle: Throttle | None = None,
+        page_size: int = 4096,
+        timeout: float = 600.0,
+        link_timeout: int = 120,
+        warned: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.counts = RelayCounts()
+        self._recoding = Recoding(decode, get_ops(encode), parameters or MigrationParameters(), page_size)
+        self._page_size = page_size
+        self._timeout = timeout
+        self._link_timeout = link_timeout
+        self._warned = warned
+        self._warned_once = False
+        self._path = _core.path_in_force()
+        self._abort = Abort()
+        self._onward = onward
+        self._tls = tls
+        self._proxy_header = proxy.pack(secrets.token_bytes(16)) if send_proxy else b""
+        self._throttle = throttle
+        # A daemon: name resolution may keep it longer than the process should live.
+        self._opener = threading.Thread(target=self._open_waiting, name="opener", daemon=True)
+        self._waiting: list[Arrival] = []  # not opened onward yet; the main connection is the first
+        self._initial: dict[int, wire.InitialPacket] = {}
+        self._pairs: dict[int | str, Pair] = {}
+        self._running = 0  # directions of the connections that have come, of those that wait too
+        self._changed = threading.Condition()
+        self._error: Exception | None = None
+        self.main_came = False
+        self._ended = threading.Event()
+        self._return_path: bool | None = False  # the destination will confirm; None if that cannot be known
+        self._passed_on = False  # the whole main channel, up to the description that ends it
+        self._description = DescriptionFinder()
+        self._confirmed = False  # by the destination, on the return path
+        self._started = 0.0
+        self._cpu_started = 0.0
+
+    def run(self, check: Callable[[], None] = lambda: None, closed: Callable[[], None] = lambda: None) -> None:
+        """Relay until every connection has ended, on both sides.
+
+        Parameters
+        ----------
+        check : callable
+            ``check()`` is called ten times a second; what it raises ends the migration. A signal handler should not
+            raise by itself: it could do so while a lock is taken, or while connections are ended.
+        closed : callable
+            ``closed()`` is called once, as soon as `take` takes no more connections.
+
+        Raises
+        ------
+        OutcomeUnknownError
+            If everything was passed on, and then the destination did not answer any more.
+        MultiFDError
+            If a packet breaks the protocol, the far side cannot be reached, a connection broke, nothing passed for
+            `timeout`, the source ended before the migration was complete, or the destination refused it. Whatever is
+            raised, all connections were ended before.
+        """
+        finished = False
+        try:
+            start(self._opener)
+            silence = Silence()
+            while not self._over():
+                check()
+                silent = silence.measure(self._received(), begun=self._running > 0)
+                if silent > self._timeout:
+                    self.fail(NoAnswerError(f"nothing passed for {self._timeout:g} s; {self._missing()}"))
+                    break
+                if silent > SILENT_SECONDS and not self._passed_on:
+                    self._warn_once(f"nothing has passed for {SILENT_SECONDS:g} s; {self._missing()}")
+            if self._error is None and not self._initial:
+                self._warn_once(f"nothing was recoded; {self._missing()}")
+            finished = self._error is None and not self._running
+        finally:
+            self._close(finished, closed)
+        if self._error is None or self._confirmed:  # the confirmation may have come while connections were ended
+            return
+        if isinstance(self._error, NoAnswerError) and self._passed_on:
+            raise OutcomeUnknownError(f"{self._error}. {LOOK_FOR_THE_GUEST}") from self._error
+        raise self._error
+
+    def _close(self, finished: bool, closed: Callable[[], None]) -> None:
+        try:
+            with self._changed:
+                self._ended.set()
+                self._changed.notify_all()
+            self._abort()
+            closed()
+            with contextlib.suppress(RuntimeError):  # it was not started
+                self._opener.join(OPENER_SECONDS)
+            for arrival in self._waiting:
+                arrival.connection.close()
+            if not finished:
+                self._deliver()
+        finally:
+            if finished:
+                for pair in self._pairs.values():
+                    pair.close()
+            else:
+                fail(self._pairs.values())
+
+    def _deliver(self) -> None:
+        """Pass on what the source has sent on the multifd channels."""
+        main = self._pairs.get(MAIN)
+        # A source closes its channels when its main connection breaks. Where everything was passed on, it closes them
+        # by itself, as soon as the destination has everything.
+        if main is not None and (self._error is not None or not self._passed_on):
+            fail([main])
+        deadline = time.monotonic() + DELIVERY_SECONDS
+        for pair in self._pairs.values():
+            pair.join_forward(max(0.0, deadline - time.monotonic()))
+
+    def _over(self) -> bool:
+        """Wait a little; return True if all has come to its end."""
+        # Not for ever: a signal that another thread takes, or that comes just before the wait, does not wake this one.
+        with self._changed:
+            return bool(
+                self._changed.wait_for(lambda: self._error or (self.main_came and not self._running), timeout=TICK)
+            )
+
+    def _missing(self) -> str:
+        """Likely causes of silence, and what to do."""
+        if not self.main_came:
+            return "the source has opened no main connection: look at what it wrote"
+        if not self._initial:
+            return (
+                "the source has opened no multifd channel: turn multifd on in both QEMUs (migrate-set-capabilities), "
+                "with the same multifd-channels"
+            )
+        return (
+            f"multifd channels that the source has opened: {len(self._initial)}. A destination that expects more waits "
+            "for them: set multifd-channels to the same number in both QEMUs"
+        )
+
+    def _warn_once(self, text: str) -> None:
+        if not self._warned_once:
+            self._warned_once = True
+            self._warned(text)
+
+    def _received(self) -> int:
+        return sum(pair.source.received + pair.onward.received for pair in list(self._pairs.values()))
+
+    def statistics(self) -> dict[str, Any]:
+        """Return what was done so far.
+
+        Returns
+        -------
+        dict
+            ``"return_path"``: the source has opened it (None: not known); ``"passed_on"``: all of the main channel has
+            gone to the next hop; ``"confirmed"``: the destination has reported on the return path that it has loaded
+            everything; ``"packets"``; ``"pages"``: ``"normal"`` and ``"zero"`` ones in packets; ``"bytes_in"``,
+            ``"bytes_out"``: bytes that came from the source and that went onward, on all connections; ``"ratio"``:
+            ``bytes_in`` divided by ``bytes_out``; ``"seconds"`` since the main connection came; ``"cpu_seconds"`` of
+            this process in that time; ``"path"`` that was in force when the relay was made, and the ``"blocks"``
+            (pages) that each path has compressed and decompressed.
+        """
+        pairs = list(self._pairs.values())
+        bytes_in = sum(pair.source.received for pair in pairs)
+        bytes_out = sum(pair.onward.sent for pair in pairs)
+        done = _core.stats()
+        return {
+            "return_path": self._return_path,
+            "passed_on": self._passed_on,
+            "confirmed": self._confirmed,
+            "packets": self.counts.packets,
+            "pages": {"normal": self.counts.normal_pages, "zero": self.counts.zero_pages},
+            "bytes_in": bytes_in,
+            "bytes_out": bytes_out,
+            "ratio": round(bytes_in / bytes_out, 4) if bytes_out else None,
+            "seconds": round(time.monotonic() - self._started, 3) if self.main_came else 0.0,
+            "cpu_seconds": round(time.process_time() - self._cpu_started, 3) if self.main_came else 0.0,
+            "path": self._path,
+            "blocks": {path: done[path] for path in ("hardware", "software", "fallback")},
+        }
+
+    # ---- Connections ----
+
+    def take(self, arrival: Arrival) -> None:
+        """Take a connection of the source.
+
+        Raises
+        ------
+        MultiFDError
+            If the migration has ended, has such a connection, or is another guest's.
+        """
+        initial = arrival.initial
+        with self._changed:
+            if self._ended.is_set():
+                raise MultiFDError("it came too late")
+            if initial is None:
+                if self.main_came:
+                    raise MultiFDError("a connection for it is there already", channel=MAIN)
+                self._drop([each for each in self._dead_channels() if each.number < arrival.number])
+                self._started = time.monotonic()
+                self._cpu_started = time.process_time()
+                self.main_came = True
+                # QEMU up to 7.2 takes the first connection for the main one.
+                self._waiting.insert(0, arrival)
+            else:
+                if self._contradicts(initial) and not self.main_came:
+                    self._drop(self._dead_channels())
+                if initial.id in self._initial:
+                    raise MultiFDError("a connection for it is there already", channel=initial.id)
+                if any(other.uuid != initial.uuid for other in self._initial.values()):
+                    raise MultiFDError(
+                        f"{initial.uuid} is not that of the other channels", field="uuid", channel=initial.id
+                    )
+                self._initial[initial.id] = initial
+                self._waiting.append(arrival)
+            self._running += 2
+            self._changed.notify_all()
+
+    def has_lost_source(self) -> bool:
+        """Return True if the source has ended the main connection, or, where none has come, all its channels.
+
+        What the source has sent before may still be on its way.
+        """
+        with self._changed:
+            if MAIN in self._pairs:
+                return self._pairs[MAIN].source.has_hung_up()
+            decisive = [arrival for arrival in self._waiting if (arrival.initial is None) == self.main_came]
+            return all(arrival.connection.has_hung_up() for arrival in decisive)
+
+    def is_of_another(self, initial: wire.InitialPacket) -> bool:
+        """Return True if a channel cannot be of this migration: it has that channel, or another guest's."""
+        with self._changed:
+            return self._contradicts(initial)
+
+    def _contradicts(self, initial: wire.InitialPacket) -> bool:
+        return initial.id in self._initial or any(other.uuid != initial.uuid for other in self._initial.values())
+
+    def _dead_channels(self) -> list[Arrival]:
+        """Return the channels that wait for the main connection and that the source has closed.
+
+        If the source opens its main connection, or the same channel again, after that, they are left from a migration
+        that failed before: QEMU opens the main connection first.
+        """
+        return [each for each in self._waiting if each.initial is not None and each.connection.has_hung_up()]
+
+    def _drop(self, arrivals: list[Arrival]) -> None:
+        for arrival in arrivals:
+            arrival.connection.close()
+            self._waiting.remove(arrival)
+            if arrival.initial is not None:
+                del self._initial[arrival.initial.id]
+            self._running -= 2
+
+    def _open_waiting(self) -> None:
+        """Open onward what has come: the main connection, then the others in the order that they came."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended.is_set() or self._can_open())
+                if self._ended.is_set():
+                    return
+                arrival = self._waiting[0]
+            party = MAIN if arrival.initial is None else arrival.initial.id
+            try:
+                self._open(party, arrival)
+            except Exception as error:  # of any kind: `run` raises it, as no thread waits for this one
+                self.fail(error, party)
+                return
+
+    def waits_for_uuid(self) -> str:
+        """Return the address onward if it depends on the guest and no channel has named the guest, or else ""."""
+        return "" if isinstance(self._onward, Address) or self._initial else str(self._onward)
+
+    def _can_open(self) -> bool:
+        return self.main_came and bool(self._waiting) and not self.waits_for_uuid()
+
+    def _address(self) -> Address:
+        if isinstance(self._onward, Address):
+            return self._onward
+        with self._changed:
+            uuid = next(iter(self._initial.values())).uuid
+        return self._onward(uuid)
+
+    def _open(self, party: int | str, arrival: Arrival) -> None:
+        try:
+            pair = Pair(arrival.connection, connect(self._address(), self._tls, self._abort))
+        except MultiFDError as error:
+            if party == MAIN:
+                raise
+            raise type(error)(
+                f"{error.reason}. The main connection was accepted there: look at what the QEMU there wrote, and set "
+                "multifd-channels to the same number in both QEMUs"
+            ) from error
+        pair.onward.advice = LOOK_THERE
+        if self._throttle is not None:
+            pair.onward.pace = partial(self._throttle.wait, stop=self._ended)
+        if arrival.initial is None:
+            forward, back = self._pass_main, self._pass_main_back
+        else:
+            forward, back = partial(self._recode, arrival.initial.id), self._pass_back
+        with self._changed:
+            if self._ended.is_set():
+                pair.close()
+                return
+            self._waiting.pop(0)
+            for connection in (pair.source, pair.onward):
+                connection.limit_silence(self._link_timeout)
+            self._pairs[party] = pair
+            for work in (partial(self._forward, forward, self._proxy_header + arrival.head), back):
+                thread = threading.Thread(target=self._guard, args=(work, pair, party), name=f"{party}")
+                pair.threads.append(start(thread))
+
+    def _guard(self, work: Callable[[Pair], None], pair: Pair, party: int | str) -> None:
+        try:
+            work(pair)
+        except Exception as error:  # of any kind: `run` raises it, as no thread waits for this one
+            self.fail(error, party)
+            if self._confirmed:
+                pair.abort()  # or the source might wait until its bytes are read
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def fail(self, error: Exception, party: int | str | None = None) -> None:
+        """Have `run` end the migration with `error`, if nothing else has ended it before."""
+        if isinstance(error, MultiFDError) and party is not None:
+            error.locate(party)
+        with self._changed:
+            # The guest is there once the destination has confirmed it, and connections that this relay ends break.
+            if self._error is None and not self._ended.is_set() and not self._confirmed:
+                self._error = error
+            self._changed.notify_all()
+
+    # ---- Bytes ----
+
+    @staticmethod
+    def _forward(passing: Callable[[Pair], None], head: bytes, pair: Pair) -> None:
+        pair.onward.send([head])
+        passing(pair)
+        pair.source_ended = True
+        pair.onward.end()
+
+    def _pass_main(self, pair: Pair) -> None:
+        passing = _PassedOn(pair, self._find_end)
+        self._return_path = read_opening(SavevmReader(io.BufferedReader(passing), self._page_size)).return_path
+        if self._return_path is False:
+            self._warned(NO_RETURN_PATH)
+        piece = bytearray(PIECE)
+        while passing.readinto(piece):
+            pass
+        if not self._passed_on:
+            raise PeerClosedError(
+                "the source ended before the description of the device state: the migration has failed"
+            )
+
+    def _find_end(self, data: memoryview) -> None:
+        self._passed_on = self._description.add(data) is not None
+
+    def _pass_main_back(self, pair: Pair) -> None:
+        confirmation = Confirmation()
+        for data in pair.onward.pieces(PIECE):
+            confirmation.add(data)
+            if confirmation.came and not self._passed_on:
+                raise MultiFDError(
+                    f"{pair.onward.name} confirmed that it has loaded the guest before the source had sent everything"
+                    f"{LOOK_THERE}"
+                )
+            self._confirmed = confirmation.came
+            pair.source.send([data])
+        if not self._passed_on:
+            raise RefusedError(
+                f"{pair.onward.name} ended the main connection before the source had sent everything{LOOK_THERE}"
+            )
+        if self._return_path and not self._confirmed:
+            raise RefusedError(
+                f"{pair.onward.name} ended the main connection and has not confirmed that it has loaded the guest"
+                f"{LOOK_THERE}"
+            )
+        self._end_source(pair)
+
+    def _recode(self, channel: int, pair: Pair) -> None:
+        self._recoding.run(channel, pair, self._count)
+
+    def _count(self, packet: wire.Packet) -> None:
+        with self._changed:
+            self.counts.packets += 1
+            self.counts.normal_pages += packet.normal_pages
+            self.counts.zero_pages += packet.zero_pages
+
+    def _pass_back(self, pair: Pair) -> None:
+        try:
+            for data in pair.onward.pieces(PIECE):
+                pair.source.send([data])
+        except PeerClosedError:
+            # A destination sends nothing on a multifd channel. Once it has all pages it may close the channel
+            # before the source does.
+            if not (pair.source_ended or self._passed_on):
+                raise
+        self._end_source(pair)
+
+    def _end_source(self, pair: Pair) -> None:
+        if not self._ended.is_set():  # a pair that fails is reset
+            pair.source.end()
+
+
+def relay_one(
+    relay: Relay,
+    listener: Listener,
+    refused: Callable[[str], None] = lambda reason: None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Relay the migration whose first connection comes to `listener`, and refuse the connections of others.
+
+    Parameters
+    ----------
+    relay : Relay
+        It is run.
+    listener : Listener
+        It is closed when the migration takes no more connections.
+    refused : callable
+        ``refused(reason)`` is called for each connection that was turned away.
+    check : callable
+        As of `Relay.run`, which says what is raised.
+    """
+    intake = Intake(listener, OneSource(relay.take), refused, relay.fail)
+    try:
+        intake.start()
+        relay.run(check, intake.close)
+    finally:
+        intake.close()
+
+
+class _PassedOn(io.RawIOBase):
+    """Bytes that the source sends; those that are read from here have been passed on.
+
+    Parameters
+    ----------
+    pair : Pair
+        The connections.
+    note : callable
+        ``note(data)`` is called with each piece before it is passed on.
+    """
+
+    def __init__(self, pair: Pair, note: Callable[[memoryview], None]) -> None:
+        self._pair = pair
+        self._note = note
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        view = view[: self._pair.source.read_some(view)]
+        if view:
+            self._note(view)
+            self._pair.onward.send([view])
+        return len(view)

@@ -1,0 +1,1 @@
+"""QEMU's migration stream, as bytes and as values. Pure: no module here touches a file or a socket."""

@@ -1,0 +1,336 @@
+"""Accepts the connections of migrations, and refuses all others.
+
+QEMU opens one main connection and the multifd channels, all to one address. The first four bytes tell which is which:
+the main channel's magic (``QEMU_VM_FILE_MAGIC`` in QEMU's ``migration/qemu-file-types.h``), or multifd's. A relay may
+send a PROXY header before them, which names the migration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.stream import proxy, wire
+from numcodecs_qpl.multifd.threads import NoThreadError, start
+from numcodecs_qpl.multifd.transport.connecting import HANDSHAKE_SECONDS
+from numcodecs_qpl.multifd.transport.connection import Connection
+from numcodecs_qpl.multifd.transport.listener import Listener
+
+MAIN_MAGIC = b"QEVM"
+MULTIFD_MAGIC = wire.MAGIC.to_bytes(4, "big")
+PROXY_MAGIC = proxy.SIGNATURE[:4]
+MAGIC_SIZE = 4  # bytes
+TLS_HANDSHAKE = 0x16
+"""The first byte of a client that speaks TLS (RFC 8446, section 5.1)."""
+MAX_STRANGERS = 256
+"""Connections that may be open at one time without having been taken: as many as the largest migration has."""
+
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""Errors of accept that go away when something else is closed."""
+RETRY_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The place that a connection comes from. Two migrations at once need different ones.
+
+    Attributes
+    ----------
+    peer : str
+        The process at the other end of a unix socket, or the host.
+    unique_id : bytes
+        The migration's id in the PROXY header; empty without a header.
+    """
+
+    peer: str
+    unique_id: bytes = b""
+
+    def __str__(self) -> str:
+        """Return a text for messages."""
+        return f"{self.peer} (PROXY unique id {self.unique_id.hex()})" if self.unique_id else self.peer
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A connection that has identified itself by its first bytes.
+
+    Attributes
+    ----------
+    origin : Origin
+        Where it comes from.
+    connection : Connection
+        The bytes after `head` are still unread.
+    head : bytes
+        Its first bytes: the main channel's magic, or the 64 bytes that open a multifd channel.
+    initial : InitialPacket or None
+        The 64 bytes, unpacked; None for the main channel.
+    number : int
+        Order in which the intake has accepted its connections. They may identify themselves in another order.
+    """
+
+    origin: Origin
+    connection: Connection
+    head: bytes
+    initial: wire.InitialPacket | None
+    number: int
+
+
+class OneSource:
+    """Takes the connections of one source, the one that the first connection comes from.
+
+    Parameters
+    ----------
+    take : callable
+        ``take(arrival)`` is called for each connection from that source.
+    """
+
+    def __init__(self, take: Callable[[Arrival], None]) -> None:
+        self._take = take
+        self._origin: Origin | None = None
+
+    def __call__(self, arrival: Arrival) -> None:
+        """Take a connection; raise MultiFDError if it comes from another source, or as `take` does."""
+        if self._origin not in (None, arrival.origin):
+            raise MultiFDError(f"it comes from {arrival.origin}, the migration from {self._origin}")
+        self._take(arrival)
+        self._origin = arrival.origin
+
+
+@dataclass(eq=False)
+class _Stranger:
+    """A connection that has not identified itself yet.
+
+    Attributes
+    ----------
+    sock : socket.socket
+        Accepted.
+    deadline : float
+        When its first bytes must have come, TLS's handshake included.
+    number : int
+        Order in which it was accepted.
+    heard : bool
+        True once they have come, while the connection waits for its turn.
+    reason : str
+        Why it was turned away while its thread waited for its first bytes.
+    """
+
+    sock: socket.socket
+    deadline: float
+    number: int
+    heard: bool = False
+    reason: str = ""
+
+    def turn_away(self, reason: str) -> None:
+        """Wake its thread, which reports `reason`."""
+        self.reason = self.reason or reason
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class Intake:
+    """Accepts connections in a thread of its own until it is closed.
+
+    Connections are turned away that break the protocol, or that have not identified themselves after
+    `HANDSHAKE_SECONDS`. Beyond `MAX_STRANGERS` a new connection takes the place of the oldest one, as a source
+    identifies itself at once.
+
+    Parameters
+    ----------
+    listener : Listener
+        Where connections come in; closed with this object.
+    take : callable
+        ``take(arrival)`` is called for one arrival after the other. It raises `MultiFDError` to refuse the arrival.
+    refused : callable
+        ``refused(reason)`` is told of each that was turned away.
+    failed : callable
+        ``failed(error)`` is told that no thread could be started for a connection, which is closed then.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        take: Callable[[Arrival], None],
+        refused: Callable[[str], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._listener = listener
+        self._take = take
+        self._refused = refused
+        self._taking = threading.Lock()
+        self._failed = failed
+        self._lock = threading.Lock()
+        self._strangers: list[_Stranger] = []
+        """The oldest one first."""
+        self._closing = threading.Event()
+        self._introductions: list[threading.Thread] = []
+        self._thread = threading.Thread(target=self._run, name="intake")
+
+    def start(self) -> None:
+        """Begin to accept."""
+        start(self._thread)
+
+    def close(self) -> None:
+        """Accept no more, and turn away the connections that have not been taken. `take` is not called after this."""
+        # First all that makes the threads end, then the waiting, which a signal may interrupt.
+        with self._lock:
+            self._closing.set()
+            for stranger in self._strangers:
+                stranger.turn_away("")
+        self._listener.close()
+        with contextlib.suppress(RuntimeError):  # not started, or a signal came meanwhile: it finds the listener closed
+            self._thread.join()
+        for thread in self._introductions:
+            thread.join()
+
+    def _run(self) -> None:
+        numbers = itertools.count()
+        while True:
+            try:
+                sock = self._listener.accept(self._turn_away_late())
+            except TimeoutError:
+                continue
+            except OSError as error:
+                if self._closing.is_set():
+                    return
+                if error.errno in EXHAUSTED:
+                    # The connection stays in the queue, and accept would fail again at once.
+                    self._closing.wait(RETRY_SECONDS)
+                continue  # else that one has gone before it was accepted
+            stranger = _Stranger(sock, time.monotonic() + HANDSHAKE_SECONDS, next(numbers))
+            if not self._find_place(stranger):
+                self._turn_away(sock, f"{MAX_STRANGERS} connections wait to be taken")
+                continue
+            self._introductions = [thread for thread in self._introductions if thread.is_alive()]
+            try:
+                thread = threading.Thread(target=self._introduce, args=(stranger,), name="introduction")
+                self._introductions.append(start(thread))
+            except NoThreadError as error:
+                with self._lock:
+                    self._strangers.remove(stranger)
+                sock.close()
+                self._failed(error)
+
+    def _turn_away_late(self) -> float | None:
+        """Turn away the strangers that are late; returns the seconds until the next one will be."""
+        now = time.monotonic()
+        with self._lock:
+            silent = [stranger for stranger in self._strangers if not stranger.heard]
+            for stranger in silent:
+                if stranger.deadline <= now:
+                    stranger.turn_away(f"it has not identified itself within {HANDSHAKE_SECONDS:g} s")
+            return min((stranger.deadline - now for stranger in silent if stranger.deadline > now), default=None)
+
+    def _find_place(self, stranger: _Stranger) -> bool:
+        with self._lock:
+            if self._closing.is_set():
+                return False
+            if len(self._strangers) >= MAX_STRANGERS:
+                oldest = next((other for other in self._strangers if not other.heard), None)
+                if oldest is None:
+                    return False
+                oldest.turn_away(f"{MAX_STRANGERS} connections have come after it, and it has not identified itself")
+                self._strangers.remove(oldest)
+            self._strangers.append(stranger)
+        return True
+
+    def _introduce(self, stranger: _Stranger) -> None:
+        try:
+            peer = _peer(stranger.sock)
+            connection = self._listener.greet(stranger.sock, "the source")
+            unique_id, head = _hear(connection)
+            initial = None if head == MAIN_MAGIC else wire.unpack_initial(head)
+            with self._lock:
+                if stranger.reason:
+                    raise MultiFDError(stranger.reason)
+                stranger.heard = True
+            with self._taking:
+                if self._closing.is_set():
+                    raise MultiFDError("it came too late")
+                self._take(Arrival(Origin(peer, unique_id), connection, head, initial, stranger.number))
+        except NoThreadError as error:
+            stranger.sock.close()
+            self._failed(error)
+        except (OSError, MultiFDError) as error:
+            self._turn_away(stranger.sock, stranger.reason or str(error))
+        finally:
+            with self._lock, contextlib.suppress(ValueError):  # another one may have its place
+                self._strangers.remove(stranger)
+
+    def _turn_away(self, sock: socket.socket, reason: str) -> None:
+        # Report the reason before closing, so that a peer which sees EOF can rely on the log.
+        if not self._closing.is_set():
+            self._refused(reason)
+        sock.close()
+
+
+def _peer(sock: socket.socket) -> str:
+    if sock.family == socket.AF_UNIX:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return f"process {struct.unpack('3i', credentials)[0]}"
+    return str(sock.getpeername()[0])
+
+
+def _hear(connection: Connection) -> tuple[bytes, bytes]:
+    """Read the first bytes: the unique id of a PROXY header (empty without one), and what identifies the connection."""
+    beginning = _Beginning(connection)
+    unique_id = b""
+    if beginning.magic(MAIN_MAGIC, MULTIFD_MAGIC, PROXY_MAGIC) == PROXY_MAGIC:
+        unique_id = proxy.read_unique_id(beginning.read)
+    magic = beginning.magic(MAIN_MAGIC, MULTIFD_MAGIC)
+    return unique_id, beginning.read(len(magic) if magic == MAIN_MAGIC else wire.INITIAL_SIZE)
+
+
+class _Beginning:
+    """Reads the first bytes of a connection, and not one more than asked for."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._heard = 0
+        self._ahead = b""
+
+    def magic(self, *expected: bytes) -> bytes:
+        """Return the next four bytes, which `read` returns again.
+
+        Raises
+        ------
+        MultiFDError
+            At the first byte that no magic number of `expected` has there.
+        """
+        while len(self._ahead) < MAGIC_SIZE:
+            self._ahead += self._some(MAGIC_SIZE - len(self._ahead))
+            if not any(magic.startswith(self._ahead) for magic in expected):
+                raise _wrong_magic(self._ahead)
+        return self._ahead
+
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes."""
+        data, self._ahead = self._ahead, b""
+        while len(data) < size:
+            data += self._some(size - len(data))
+        return data
+
+    def _some(self, size: int) -> bytes:
+        data = memoryview(bytearray(size))
+        read = self._connection.read_some(data)
+        if not read:
+            raise MultiFDError(f"it closed after {self._heard} bytes, before it identified itself")
+        self._heard += read
+        return bytes(data[:read])
+
+
+def _wrong_magic(begun: bytes) -> MultiFDError:
+    tls = begun[0] == TLS_HANDSHAKE
+    hint = ". It is TLS: listen at tls:HOST:PORT, or turn off tls-creds in the source" if tls else ""
+    return MultiFDError(
+        f"0x{begun.hex()}; the main channel begins with 0x{MAIN_MAGIC.hex()}, a multifd channel with "
+        f"0x{MULTIFD_MAGIC.hex()}{hint}",
+        field="magic",
+    )

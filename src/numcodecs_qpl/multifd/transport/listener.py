@@ -1,0 +1,175 @@
+"""Sockets that listen."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import stat
+import threading
+import time
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.transport.access import Access
+from numcodecs_qpl.multifd.transport.address import Address
+from numcodecs_qpl.multifd.transport.connection import Connection
+from numcodecs_qpl.multifd.transport.tls import greet
+from numcodecs_qpl.multifd.transport.tlsfiles import TLSFiles, tls_context
+
+BACKLOG = 64
+OWNER_ONLY = Access()
+
+
+class Listener:
+    """A listening socket.
+
+    Parameters
+    ----------
+    where : Address or socket.socket
+        End point to listen at. A unix socket replaces one that has no listener any more. Or a socket that listens
+        already, as systemd passes it: this object closes it, and leaves a unix socket's file to whoever has made it.
+    tls : TLSFiles, optional
+        Needed for a "tls" address. A TCP socket that listens already is of this kind if these are given.
+    access : Access
+        For a unix socket that is made here.
+
+    Attributes
+    ----------
+    address : Address
+        Where it listens, with the port that the system chose.
+
+    Raises
+    ------
+    MultiFDError
+        If it cannot listen there, or the socket is not one that listens for streams.
+    """
+
+    def __init__(
+        self, where: Address | socket.socket, tls: TLSFiles | None = None, access: Access = OWNER_ONLY
+    ) -> None:
+        self._made_here = isinstance(where, Address)
+        self.address = where if isinstance(where, Address) else _address_of(where, tls)
+        self._tls = tls
+        self._context = tls_context(self.address, tls, server=True)
+        try:
+            # Wakes a thread that waits in `accept`: shutdown would end the socket for systemd too. A thread may be
+            # about to wait, so this is closed when nobody has the object any more.
+            self._closed = os.eventfd(0)
+            weakref.finalize(self, os.close, self._closed)
+            self._socket = _listen(where, access) if isinstance(where, Address) else where
+        except OSError as error:
+            raise MultiFDError(f"cannot listen on {self.address}: {error.strerror or error}") from error
+        if self.address.kind != "unix":
+            self.address = replace(self.address, port=self._socket.getsockname()[1])
+        self._socket.setblocking(False)
+        self._fd = self._socket.fileno()
+        self._lock = threading.Lock()
+
+    def accept(self, timeout: float | None = None) -> socket.socket:
+        """Wait for the next connection; TimeoutError after `timeout` seconds, another OSError once `close` was called.
+
+        The connection itself has no time-out.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self._closed, select.POLLIN)
+        poll.register(self._fd, select.POLLIN)
+        while poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
+            with self._lock, contextlib.suppress(BlockingIOError):  # it has gone again
+                return self._socket.accept()[0]
+        raise TimeoutError
+
+    def greet(self, sock: socket.socket, name: str) -> Connection:
+        """Return the connection on an accepted socket, after TLS's handshake if this is a "tls" address.
+
+        Raises
+        ------
+        OSError, PeerClosedError
+            If the handshake fails.
+        """
+        return greet(sock, name, self._context)  # the intake has the deadline
+
+    def reload_tls(self) -> None:
+        """Read the TLS files again, for connections that come from now on.
+
+        Raises
+        ------
+        MultiFDError
+            If they cannot be used; those that were read before stay in use.
+        """
+        self._context = tls_context(self.address, self._tls, server=True)
+
+    def close(self) -> None:
+        """Stop listening, and remove the file of a unix socket that was made here."""
+        with self._lock:
+            os.eventfd_write(self._closed, 1)
+            try:
+                if self._made_here and self._socket.fileno() >= 0 and self.address.kind == "unix":
+                    Path(self.address.path).unlink(missing_ok=True)
+            finally:
+                self._socket.close()
+
+
+def _listen(address: Address, access: Access) -> socket.socket:
+    if address.kind == "unix":
+        return _listen_on_unix(address.path, access)
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+
+
+def _listen_on_unix(path: str, access: Access) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        _remove_abandoned(path)
+        before = os.umask(0o777 & ~access.first_mode)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
+        try:
+            access.give(path)
+            sock.listen(BACKLOG)  # nobody can connect before
+        except OSError:
+            Path(path).unlink()
+            raise
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_abandoned(path: str) -> None:
+    if not os.path.lexists(path) or not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return  # bind reports a file that is not a socket
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # a listener with a full queue would keep it waiting
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+        except BlockingIOError:
+            pass  # bind reports that the socket is in use
+
+
+def _address_of(sock: socket.socket, tls: TLSFiles | None) -> Address:
+    """Return the address of a socket that listens."""
+    kinds = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
+    listens = sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if sock.family not in kinds or not listens:
+        raise MultiFDError(
+            f"cannot listen on the socket that was passed ({sock.family.name}, {sock.type.name}): expected a unix or "
+            "TCP socket that listens (in systemd's socket unit: ListenStream=)"
+        )
+    name = sock.getsockname()
+    if sock.family != socket.AF_UNIX:
+        return Address("tcp" if tls is None else "tls", host=name[0], port=name[1])
+    if not isinstance(name, str) or not name:
+        raise MultiFDError(
+            f"cannot listen on the socket that was passed, {name!r}: abstract unix sockets have no owner and no mode, "
+            "and are not supported; give it a path"
+        )
+    return Address("unix", path=name)

@@ -1,0 +1,91 @@
+"""Files that TLS needs: a certificate, its key, and the authorities' certificates."""
+
+from __future__ import annotations
+
+import shlex
+import ssl
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.transport.address import Address
+
+
+@dataclass(frozen=True)
+class TLSFiles:
+    """Our certificate in TLS and the authorities that we trust: files in PEM format.
+
+    Attributes
+    ----------
+    cert, key : Path
+        Our certificate (with those between it and the authority's, if any) and its key.
+    ca : Path
+        Certificates of the authorities, one of which must have issued the other side's certificate.
+    verify_peer : bool
+        True if a listener asks for the other side's certificate. The connecting side always does.
+    """
+
+    cert: Path
+    key: Path
+    ca: Path
+    verify_peer: bool = True
+
+    def context(self, *, server: bool) -> ssl.SSLContext:
+        """TLS 1.2 or later for one side.
+
+        Raises
+        ------
+        MultiFDError
+            If a file cannot be read or has other content, or others can read or change the key.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2  # whatever Python and OpenSSL are configured to allow
+        if server:
+            context.verify_mode = ssl.CERT_REQUIRED if self.verify_peer else ssl.CERT_NONE
+            # A client that only sends would never read the tickets, and closing with bytes unread resets the
+            # connection.
+            context.num_tickets = 0
+        using = f"{self.cert} and {self.key}"
+        try:
+            _check_key(self.key)
+            context.load_cert_chain(self.cert, self.key, password=self._refuse_passphrase)
+            using = str(self.ca)
+            context.load_verify_locations(self.ca)
+        except OSError as error:  # ssl's own errors are of this kind too
+            raise MultiFDError(f"TLS cannot use {using}: {error.strerror or error}") from error
+        return context
+
+    def _refuse_passphrase(self) -> str:
+        # OpenSSL would ask at the terminal, and wait there while signals wait too.
+        raise MultiFDError(
+            f"TLS refuses the key {self.key}: it is encrypted with a passphrase; write it without one "
+            f"(`openssl pkey -in {shlex.quote(str(self.key))} -out FILE`) and protect the file by its mode, 0600"
+        )
+
+
+def _check_key(key: Path) -> None:
+    status = key.stat()
+    # A key of root's that a group can read is how Debian's ssl-cert shares one.
+    allowed = 0o640 if status.st_uid == 0 else 0o600
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077 & ~allowed:
+        raise MultiFDError(
+            f"TLS refuses the key {key}: others can read or change it (mode {mode:04o}); run "
+            f"`chmod 600 {shlex.quote(str(key))}`"
+        )
+
+
+def tls_context(address: Address, tls: TLSFiles | None, *, server: bool) -> ssl.SSLContext | None:
+    """Make the TLS context for `address`; None if it is not of the kind "tls".
+
+    Raises
+    ------
+    MultiFDError
+        If `tls` is missing, or its files cannot be used.
+    """
+    if address.kind != "tls":
+        return None
+    if tls is None:
+        raise MultiFDError(f"{address} needs a certificate, its key and an authority's certificate")
+    return tls.context(server=server)

@@ -1,0 +1,405 @@
+"""The demo, on a part of its data, and what it says when something is wrong."""
+
+import gzip
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from programs import environment
+from terminal import on_terminal
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import ZstdCodec
+
+from numcodecs_qpl import _core, cli, demo, enable, netcdf, stats
+from numcodecs_qpl._core.types import Stats
+from numcodecs_qpl.cli.demo import DEMO_NEEDS
+from numcodecs_qpl.host.devices import path_names
+from numcodecs_qpl.zarr import QPL
+
+PROGRAM = Path(sys.executable).with_name("numcodecs-qpl")
+NAMES = [case.name for case in demo.cases()]
+
+
+def run(*arguments: str | Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PROGRAM, "demo", "--quick", *arguments], env=environment(**changes), capture_output=True, text=True
+    )
+
+
+STORES = ["codec", "ratio", "stored MB", "write MB/s", "read MB/s"]
+REFERENCES = ["chunks are inflated by", "seconds", "MB/s", "CPU seconds"]
+
+
+def rows(text: str, head: list[str]) -> dict[str, list[float]]:
+    """The numbers beside each name in the table with that head."""
+    tables: dict[str, dict[str, list[float]]] = {}
+    for line in text.splitlines():
+        if line.startswith("| "):
+            name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            if name in (STORES[0], REFERENCES[0]):
+                table = tables["|".join([name, *cells])] = {}
+            else:
+                table[name] = [float(cell.replace(",", "")) for cell in cells]
+    return tables["|".join(head)]
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, folder: str, change: Callable[[bytes], bytes]) -> None:
+    """Let the store of that name have its second chunk changed as soon as it is written."""
+    write = demo.write
+
+    def write_and_spoil(path: Path, data: demo.Maps, codec: BytesBytesCodec | None) -> None:
+        write(path, data, codec)
+        if path.name == folder:
+            chunk = path / "c/0/0/1"
+            chunk.write_bytes(change(chunk.read_bytes()))
+
+    monkeypatch.setattr(demo, "write", write_and_spoil)
+
+
+def run_code(*lines: str) -> subprocess.CompletedProcess[str]:
+    code = "\n".join(
+        ["import sys", *lines, "from numcodecs_qpl.cli import main", "sys.exit(main(['demo', '--quick']))"]
+    )
+    return subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "stores"
+
+
+@pytest.fixture(scope="module")
+def result(stores: Path) -> subprocess.CompletedProcess[str]:
+    return run("--store", stores)
+
+
+def test_a_piped_demo_succeeds_without_noise(result: subprocess.CompletedProcess[str]) -> None:
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "\x1b" not in result.stdout
+    assert "\r" not in result.stdout
+
+
+def test_the_demo_fits_80_columns(result: subprocess.CompletedProcess[str]) -> None:
+    said = [line for line in result.stdout.splitlines() if not line.startswith("The stores and the NetCDF4 file are")]
+    assert max(map(len, said)) <= 80
+
+
+def test_the_demo_shows_ratio_size_and_speed_of_every_codec(result: subprocess.CompletedProcess[str]) -> None:
+    table = rows(result.stdout, STORES)
+    assert list(table) == NAMES
+    assert "gzip level 5 (zarr's default)" in table
+    size = np.prod(demo.QUICK) / demo.MB
+    for name, (ratio, stored, write_speed, read_speed) in table.items():
+        assert ratio * stored == pytest.approx(size, rel=0.1), name
+        assert (ratio > 4) == (name != "no compression")
+        assert write_speed > 0
+        assert read_speed > 0
+
+
+def test_the_demo_claims_equality_bit_for_bit(result: subprocess.CompletedProcess[str]) -> None:
+    assert f"Bit for bit: all {len(NAMES)} stores were read back as the array that was written." in result.stdout
+
+
+def test_the_stores_that_are_kept_hold_the_array(result: subprocess.CompletedProcess[str], stores: Path) -> None:
+    assert f"The stores and the NetCDF4 file are in {stores}." in result.stdout
+    data = demo.load(quick=True)
+    for case in demo.cases():
+        np.testing.assert_array_equal(np.asarray(zarr.open_array(stores / case.folder, mode="r")[...]), data)
+
+
+def test_the_demo_says_which_path_ran(result: subprocess.CompletedProcess[str]) -> None:
+    path = "IAA" if _core.hardware_init_status() == 0 else path_names([])["software"]
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("QPL ran on "))
+    compressed, decompressed = re.findall(rf"the {path} \((\d+) blocks compressed, (\d+) decompressed\)", line)[0]
+    assert int(compressed) == 72, "4 chunks of 18 blocks of 64 KiB"
+    assert int(decompressed) == (72 if path == "IAA" else 4), "in software, one thread inflates a chunk in one piece"
+
+
+def test_the_chunk_that_the_demo_reads_with_gzip_is_the_arrays(
+    result: subprocess.CompletedProcess[str], stores: Path
+) -> None:
+    said = re.search(
+        r"gzip module turned (\S+) \(([\d,]+) bytes\) into the ([\d,]+) bytes", " ".join(result.stdout.split())
+    )
+    assert said is not None
+    stored = (stores / said[1]).read_bytes()
+    assert len(stored) == int(said[2].replace(",", ""))
+    inflated = gzip.decompress(stored)
+    assert len(inflated) == int(said[3].replace(",", ""))
+    assert inflated == demo.load(quick=True)[:1, :1080, :1080].tobytes()
+
+
+def test_the_whole_atlas_is_twelve_maps_of_which_a_quick_run_takes_a_part() -> None:
+    whole = demo.load(quick=False)
+    assert whole.shape == (12, 2160, 4320)
+    assert whole.dtype == np.dtype("u1")
+    months, lines, columns = demo.QUICK
+    np.testing.assert_array_equal(demo.load(quick=True), whole[:months, :lines, :columns])
+
+
+def test_gzip_in_the_table_is_zarrs_own_even_if_it_was_served_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted: dict[str, int] = {}
+    write = demo.write
+
+    def write_and_count(path: Path, data: demo.Maps, codec: BytesBytesCodec | None) -> None:
+        write(path, data, codec)
+        counted[path.name] = stats()["software"]["compressed"]
+
+    monkeypatch.setattr(demo, "write", write_and_count)
+    enable(instances=True)
+    assert cli.main(["demo", "--quick"]) == 0
+    assert {name for name, blocks in counted.items() if blocks} == {"qpl.zarr"}
+
+
+# ---- By reference -------------------------------------------------------------------------------
+
+
+def test_the_demo_shows_time_and_speed_of_reading_by_reference_before_and_after_enable(
+    result: subprocess.CompletedProcess[str],
+) -> None:
+    table = rows(result.stdout, REFERENCES)
+    assert list(table) == ["numcodecs", "numcodecs-qpl, after enable()"]
+    size = demo.dataset(demo.load(quick=True), demo.QUICK_SIDE).nbytes / demo.MB
+    for seconds, speed, cpu in table.values():
+        assert size / (seconds + 0.005) - 0.5 <= speed
+        assert seconds <= 0.005 or speed <= size / (seconds - 0.005) + 0.5
+        assert cpu > 0
+
+
+def test_the_demo_shows_that_every_chunk_of_the_netcdf4_file_was_served_after_enable_and_none_before(
+    result: subprocess.CompletedProcess[str],
+) -> None:
+    said = " ".join(result.stdout.splitlines())
+    # Two maps of two chunks, and two chunks of the field. Chunks of zlib are inflated in software, in one piece.
+    name = path_names([])["software"]
+    assert (
+        "Of 6 chunks, this package inflated 0 before enable(). After it, they were read on "
+        f"the {name} (0 blocks compressed, 6 decompressed)."
+    ) in said
+    assert "Bit for bit: each time, all values were read as they were written." in said
+
+
+def test_the_netcdf4_file_that_is_kept_has_zlib_4_and_shuffle_in_chunks_of_1_to_4_mib(
+    result: subprocess.CompletedProcess[str], stores: Path
+) -> None:
+    assert result.returncode == 0
+    data = demo.dataset(demo.load(quick=True), demo.QUICK_SIDE)
+    with h5py.File(stores / demo.NETCDF) as file:
+        for name, values in data.data_vars.items():
+            variable = file[name]
+            assert (variable.compression, variable.compression_opts, variable.shuffle) == ("gzip", 4, True)
+            assert 1 << 20 <= np.prod(variable.chunks) * variable.dtype.itemsize <= 4 << 20
+            np.testing.assert_array_equal(variable[...], values)
+
+
+def test_the_whole_netcdf4_file_is_of_the_atlas_and_a_float32_field_and_has_200_mb_at_least() -> None:
+    data = demo.dataset(demo.load(quick=False), demo.SIDE)
+    assert {name: variable.dtype for name, variable in data.data_vars.items()} == {
+        "turbidity": np.dtype("u1"),
+        "field": np.dtype("<f4"),
+    }
+    assert data.nbytes >= 200 * demo.MB
+
+
+def test_a_variable_that_is_read_as_something_else_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = netcdf.read
+
+    def read_and_spoil(references: netcdf.References) -> xr.Dataset:
+        found = read(references)
+        found["field"][-1, -1] += 1
+        return found
+
+    monkeypatch.setattr(netcdf, "read", read_and_spoil)
+    monkeypatch.setattr(demo, "cases", lambda: [demo.Case("QPL", "qpl.zarr", QPL())])
+    assert cli.main(["demo", "--quick"]) == 1
+    said = capsys.readouterr()
+    assert said.err == "numcodecs-qpl: error: NetCDF4: field was not read back as it was written\n"
+    assert "each time, all values were read" not in said.out
+
+
+def test_a_damaged_netcdf4_file_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    write = netcdf.write
+
+    def write_and_spoil(path: Path, dataset: xr.Dataset, chunks: dict[str, tuple[int, ...]]) -> None:
+        write(path, dataset, chunks)
+        ((offset, length), *_) = netcdf.chunk_places(netcdf.references(path), "field")
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(bytes(length))
+
+    monkeypatch.setattr(netcdf, "write", write_and_spoil)
+    monkeypatch.setattr(demo, "cases", lambda: [demo.Case("QPL", "qpl.zarr", QPL())])
+    assert cli.main(["demo", "--quick"]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("numcodecs-qpl: error: NetCDF4: reading failed: ")
+    assert said.err.count("\n") == 1
+
+
+# ---- Folders ------------------------------------------------------------------------------------
+
+
+def test_a_temporary_folder_is_removed(tmp_path: Path) -> None:
+    result = run(TMPDIR=str(tmp_path))
+    assert result.returncode == 0
+    assert "The stores and the NetCDF4 file are in" not in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_folder_is_removed_after_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    spoil(monkeypatch, "qpl.zarr", lambda chunk: chunk[:-1])
+    assert cli.main(["demo", "--quick"]) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- What goes wrong ----------------------------------------------------------------------------
+
+
+def test_a_store_that_reads_back_something_else_is_told_with_its_codec_and_chunk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(monkeypatch, "none.zarr", lambda chunk: chunk[:-1] + bytes([chunk[-1] ^ 1]))
+    assert cli.main(["demo", "--quick"]) == 1
+    said = capsys.readouterr()
+    assert said.err == ("numcodecs-qpl: error: no compression: chunk (0, 0, 1) was not read back as it was written\n")
+    assert "Bit for bit" not in said.out
+
+
+@pytest.mark.parametrize("case", [case for case in demo.cases() if case.codec is not None], ids=lambda case: case.name)
+def test_a_damaged_store_is_told_with_its_codec(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: demo.Case
+) -> None:
+    spoil(monkeypatch, case.folder, lambda chunk: chunk[: len(chunk) // 2])
+    assert cli.main(["demo", "--quick"]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"numcodecs-qpl: error: {case.name}: ")
+    assert said.err.count("\n") == 1
+    assert "Bit for bit" not in said.out
+
+
+@pytest.mark.parametrize("at", [(0, 0, 0), (0, 1079, 1080), (1, 0, 2159), (1, 1079, 0)])
+def test_the_first_chunk_that_differs_is_found(at: tuple[int, int, int]) -> None:
+    data = demo.load(quick=True)
+    found = data.copy()
+    found[1:, :, :1080] ^= 255
+    found[at] ^= 1
+    assert demo.first_difference(data, found) == min((1, 0, 0), (at[0], at[1] // 1080, at[2] // 1080))
+    assert demo.first_difference(data, data.copy()) is None
+
+
+def test_chunks_that_pythons_gzip_does_not_read_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "cases", lambda: [demo.Case("not gzip", "not-gzip.zarr", ZstdCodec())])
+    assert cli.main(["demo", "--quick"]) == 1
+    assert "Python's gzip cannot read chunk (0, 0, 0) of not-gzip.zarr" in capsys.readouterr().err
+
+
+def test_chunks_that_pythons_gzip_reads_otherwise_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, *_ = demo.cases()
+    decompress = gzip.decompress
+    monkeypatch.setattr(gzip, "decompress", lambda stored: decompress(stored)[:-1])
+    monkeypatch.setattr(demo, "cases", lambda: [ours])
+    assert cli.main(["demo", "--quick"]) == 1
+    assert "as something else than was written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", DEMO_NEEDS)
+def test_a_package_that_is_missing_is_told_with_the_command_that_installs_it(package: str) -> None:
+    result = run_code(f"sys.modules[{package!r}] = None")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"numcodecs-qpl: error: the demo needs {package}: pip install {package}\n"
+
+
+def test_all_packages_that_are_missing_are_told_at_once() -> None:
+    result = run_code(f"sys.modules.update(dict.fromkeys({DEMO_NEEDS!r}))")
+    assert f"the demo needs {', '.join(DEMO_NEEDS)}: pip install {' '.join(DEMO_NEEDS)}\n" in result.stderr
+
+
+def test_a_package_of_the_wrong_version_is_told_with_the_command_that_installs_it() -> None:
+    result = run_code("sys.modules['zarr.abc.codec'] = None")
+    assert result.returncode == 1
+    assert result.stderr.startswith("numcodecs-qpl: error: an installed package cannot be used (")
+    assert result.stderr.endswith(f"): pip install --upgrade {' '.join(DEMO_NEEDS)}\n")
+
+
+def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("precious")
+    result = run("--store", tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"numcodecs-qpl: error: {tmp_path} is not empty; give a new or an empty folder\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run("--store", tmp_path / "file" / "stores")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"numcodecs-qpl: error: {tmp_path}/file/stores cannot be used: Not a directory; give another folder\n"
+    )
+
+
+@pytest.mark.parametrize(("variable", "word"), [("NUMCODECS_QPL_PATH", "junk"), ("NUMCODECS_QPL_THREADS", "junk")])
+def test_a_setting_that_means_nothing_is_told_before_any_work(variable: str, word: str) -> None:
+    result = run(**{variable: word})
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"numcodecs-qpl: error: {variable} is '{word}'; it must be ")
+
+
+def test_hardware_that_is_forced_and_missing_is_told_before_any_work() -> None:
+    if _core.hardware_init_status() == 0:
+        pytest.skip('this machine has an IAA, so that the path setting "hardware" is no problem here')
+    result = run(NUMCODECS_QPL_PATH="hardware")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("numcodecs-qpl: error: the hardware path cannot be used: ")
+    assert result.stderr.endswith("unset NUMCODECS_QPL_PATH to use software, or see `numcodecs-qpl info`\n")
+
+
+def test_pvlib_without_its_atlas_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "pvlib").mkdir()
+    (tmp_path / "pvlib" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cli.main(["demo", "--quick"]) == 1
+    assert f"pvlib's atlas cannot be read from {tmp_path}/pvlib/data/LinkeTurbidities.h5" in capsys.readouterr().err
+
+
+# ---- Paths and terminals ------------------------------------------------------------------------
+
+
+def test_what_ran_where_is_told_with_what_hardware_did_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "path_names", lambda found: {"hardware": "IAA", "software": "software path"})
+    counts: Stats = {
+        "hardware": {"compressed": 1000, "decompressed": 990},
+        "software": {"compressed": 7, "decompressed": 0},
+        "fallback": {"QPL_STS_QUEUES_ARE_BUSY_ERR": 7},
+        "queues": {"full": 0},
+    }
+    assert demo._where(counts) == (
+        "the IAA (1,000 blocks compressed, 990 decompressed), and the software path (7 blocks compressed, "
+        "0 decompressed); 7 blocks that hardware did not do (QPL_STS_QUEUES_ARE_BUSY_ERR)"
+    )
+
+
+@pytest.mark.parametrize(("terminal", "bar"), [("xterm-256color", True), ("dumb", False)])
+def test_a_terminal_that_can_show_it_gets_a_progress_bar_beside_the_output(terminal: str, bar: bool) -> None:
+    output, shown = on_terminal([PROGRAM, "demo", "--quick"], environment(TERM=terminal))
+    assert list(rows(output, STORES)) == NAMES
+    assert (b"%" in shown) == bar
+    assert bar or shown == b""

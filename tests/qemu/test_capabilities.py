@@ -1,0 +1,196 @@
+"""docs/capabilities.md: each cell of its table is tried on the newest QEMU, with a guest that halts.
+
+QEMUS in the environment, such as QEMUS=7.2,10.0,newest, tries other columns.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import PATIENCE, Command, free_port, wait_until
+from guest import Guest, GuestError
+from programs import need
+from qemus import QEMU, qemu
+from way import Way, received_sha256, set_up
+
+need("qemu-system-x86_64", "nasm")
+
+PAGE = Path(__file__).parents[2] / "docs/capabilities.md"
+WAYS = ("relays", "receive")
+UUID = {"uuid": "6d0ff2c0-5c4b-4a5e-9d0f-000000000001"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a row's setting is turned on.
+
+    Attributes
+    ----------
+    both, source : tuple of str
+        Capabilities that both QEMUs turn on, and those of the source alone.
+    parameters : mapping
+        Parameters of the source.
+    guest : mapping
+        Further parameters of both guests.
+    multifd : bool
+        False turns it off.
+    tcp : bool
+        The source connects over TCP, not to a unix socket.
+    pauses : bool
+        The source has to be told to continue.
+    """
+
+    both: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    guest: Mapping[str, Any] = field(default_factory=dict)
+    multifd: bool = True
+    tcp: bool = False
+    pauses: bool = False
+
+
+ANONYMOUS = ("-object", "memory-backend-ram,id=n,size=16M", "-machine", "memory-backend=n")
+SETTINGS = {
+    "return-path": Setting(("return-path",)),
+    "switchover-ack": Setting(("return-path", "switchover-ack")),
+    "postcopy-ram": Setting(("postcopy-ram", "return-path")),
+    "postcopy-preempt": Setting(("postcopy-ram", "return-path", "postcopy-preempt")),
+    "dirty-bitmaps": Setting(("dirty-bitmaps",)),
+    "x-ignore-shared": Setting(("x-ignore-shared",)),
+    "validate-uuid": Setting(("validate-uuid",), guest=UUID),
+    "zero-page-detection none": Setting(parameters={"zero_page_detection": "none"}),
+    "zero-page-detection legacy": Setting(parameters={"zero_page_detection": "legacy"}),
+    "zero-page-detection multifd": Setting(parameters={"zero_page_detection": "multifd"}),
+    "direct-io": Setting(parameters={"direct_io": True}),
+    "mapped-ram": Setting(("mapped-ram",)),
+    "tls-creds": Setting(
+        parameters={"tls_creds": "t"}, guest={"more": ("-object", "tls-creds-anon,id=t,endpoint=client")}
+    ),
+    "release-ram": Setting(("release-ram",)),
+    "auto-converge": Setting(("auto-converge",)),
+    "xbzrle": Setting(("xbzrle",)),
+    "compress": Setting(("compress",)),
+    "background-snapshot": Setting(source=("background-snapshot",), guest={"more": ANONYMOUS}),
+    "dirty-limit": Setting(source=("dirty-limit",)),
+    "x-colo": Setting(("return-path", "x-colo")),
+    "events": Setting(("events",)),
+    "multifd off": Setting(multifd=False),
+    "zero-copy-send": Setting(source=("zero-copy-send",), tcp=True),
+    "pause-before-switchover": Setting(source=("pause-before-switchover",), pauses=True),
+    "late-block-activate": Setting(source=("late-block-activate",)),
+    "rdma-pin-all": Setting(("rdma-pin-all",)),
+}
+
+
+def rows() -> Iterator[tuple[str, str, str, str]]:
+    """Return the table's rows: setting, version of QEMU, and what happens through relays and into ``receive``."""
+    for line in PAGE.read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) == 4 and cells[0].startswith("`"):
+            for version in cells[1].split(", "):
+                yield cells[0].replace("`", ""), version, cells[2], cells[3]
+
+
+ROWS = list(rows())
+NEWEST = max((row[1] for row in ROWS), key=lambda version: [int(part) for part in version.split(".")])
+TRIED = [name if name != "newest" else NEWEST for name in os.environ.get("QEMUS", "newest").split(",")]
+
+
+def test_each_setting_has_a_row() -> None:
+    assert list(dict.fromkeys(name for name, *_ in ROWS)) == list(SETTINGS)
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder whose files are shared memory, which postcopy needs."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("row", [row for row in ROWS if row[1] in TRIED], ids=lambda row: f"{row[0]}-{row[1]}")
+def test_a_setting_does_what_the_page_says(
+    memory: Path, firmware: dict[bool, Path], row: tuple[str, str, str, str], way: str
+) -> None:
+    name, version, *cells = row
+    setting = SETTINGS[name]
+    found = re.fullmatch(r"(passes|refused|QEMU refuses)(?:: `(.+)`)?", cells[WAYS.index(way)])
+    assert found, cells
+    through = through_relays if way == "relays" else into_receive
+    outcome, message = through(memory, firmware[False], setting, qemu("newest" if version == NEWEST else version))
+    assert outcome == found[1], message
+    assert (found[2] or "") in message
+    assert bool(found[2]) == bool(message)
+
+
+def through_relays(folder: Path, firmware: Path, setting: Setting, which: QEMU) -> tuple[str, str]:
+    way = Way(
+        folder,
+        firmware,
+        channels=2 * setting.multifd,
+        qemu=which,
+        guest=setting.guest,
+        capabilities=setting.both,
+        listen=f"tcp:127.0.0.1:{free_port()}" if setting.tcp else "",
+    )
+    try:
+        with way:
+            if not migrates(way.source, setting, way.uri):
+                # Either relay may be the first to see it; the other then reports that its connection has ended.
+                return "refused", said_by(way.first, setting) + said_by(way.second, setting)
+            assert way.destination.wait_migration(PATIENCE)["status"] == "completed"
+            if "x-ignore-shared" not in setting.both:
+                assert way.source.ram_sha256() == way.destination.ram_sha256()
+            way.destination.cont()
+            assert way.destination.status() == "running"
+            (status, line, said), (other, _, _) = way.first.finish_relay(), way.second.finish_relay()
+            assert (status, line["ended"], other) == (0, "complete", 0)
+            return "passes", said
+    except GuestError as error:
+        return "QEMU refuses", str(error.__cause__)
+
+
+def into_receive(folder: Path, firmware: Path, setting: Setting, which: QEMU) -> tuple[str, str]:
+    uri = f"tcp:127.0.0.1:{free_port()}" if setting.tcp else f"unix:{folder}/a"
+    arguments = ("--listen", uri, "--channels", "2", "--output", f"{folder}/out", "--timeout", "5")
+    try:
+        with (
+            Guest(folder, "source", firmware=firmware, qemu=which, **setting.guest) as source,
+            Command("receive", *arguments) as end,
+        ):
+            source.set_capabilities(*setting.both)
+            set_up(source, 2 * setting.multifd)
+            completed = migrates(source, setting, uri)
+            said = said_by(end, setting)
+            if not completed or said:
+                return "refused", said
+            assert received_sha256(folder / "out", "raw") == source.ram_sha256()
+            return "passes", ""
+    except GuestError as error:
+        return "QEMU refuses", str(error.__cause__)
+
+
+def migrates(source: Guest, setting: Setting, uri: str) -> bool:
+    """Migrate with the setting; return True if the source says that it has completed."""
+    source.set_capabilities(*setting.source)
+    source.qmp("migrate-set-parameters", **setting.parameters)
+    source.migrate(uri)
+    if setting.pauses:
+        wait_until(lambda: source.qmp("query-migrate").get("status") == "pre-switchover", "pre-switchover")
+        source.qmp("migrate-continue", state="pre-switchover")
+    return bool(source.wait_migration(PATIENCE)["status"] == "completed")
+
+
+def said_by(end: Command, setting: Setting) -> str:
+    """Return what a relay or receiver wrote to stderr, if it ends by itself: one that refused TLS goes on listening."""
+    if "tls_creds" in setting.parameters:
+        end.signal(signal.SIGTERM)
+    return end.finish().stderr

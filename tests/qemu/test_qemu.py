@@ -1,0 +1,220 @@
+"""Real QEMU: into the receiver, and from one QEMU to another through relays, whatever is cut on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import emulated_iaa
+import pytest
+import trustme
+from commands import PATIENCE, Command, free_port, relay, tls, wait_until
+from guest import Guest
+from programs import need
+from tls_files import issue
+from way import DATA_AT, Way, assert_that_it_arrives, migrate, received_sha256, set_up
+
+need("qemu-system-x86_64", "nasm")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two relays' certificates of one authority."""
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    for name in ("here", "there"):
+        issue(folder, authority, name)
+    return folder
+
+
+# ---- QEMU to the receiver ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["raw", "zarr"])
+@pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
+@pytest.mark.parametrize("method", ["none", "zlib", "zstd"])
+def test_qemu_to_receive(
+    tmp_path: Path, data: Path, firmware: dict[bool, Path], method: str, dirty: bool, form: str
+) -> None:
+    out = tmp_path / "out"
+    with (
+        Guest(tmp_path, "source", firmware=firmware[dirty], data=(data, DATA_AT)) as source,
+        Command(
+            *("receive", "--listen", f"unix:{tmp_path}/s", "--channels", "2", "--output", str(out), "--format", form)
+        ) as end,
+    ):
+        set_up(source, 2, method, dirty=dirty)
+        answer = migrate(source, f"unix:{tmp_path}/s", dirty=dirty)
+        assert answer["status"] == "completed"
+        done = end.finish()
+        assert (done.returncode, done.stderr) == (0, "")
+        assert received_sha256(out, form) == source.ram_sha256()
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["methods"] == [method]
+    assert manifest["machine"] == "pc-q35-7.2"
+    assert (manifest["pages"]["sent_again"] > 1000) == dirty
+
+
+def test_qemu_with_a_uuid_and_a_return_path_to_receive(tmp_path: Path, firmware: dict[bool, Path]) -> None:
+    uuid = "6d0ff2c0-5c4b-4a5e-9d0f-000000000001"
+    arguments = ("--listen", f"unix:{tmp_path}/s", "--channels", "2", "--output", f"{tmp_path}/out")
+    with (
+        Guest(tmp_path, "source", firmware=firmware[False], uuid=uuid) as source,
+        Command("receive", *arguments) as end,
+    ):
+        source.set_capabilities("return-path", "validate-uuid")
+        set_up(source, 2)
+        assert migrate(source, f"unix:{tmp_path}/s", dirty=False)["status"] == "completed"
+        done = end.finish()
+        assert (done.returncode, done.stderr) == (0, "")
+        assert received_sha256(tmp_path / "out", "raw") == source.ram_sha256()
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["uuid"] == uuid
+
+
+def test_a_migration_that_is_cancelled_leaves_nothing(tmp_path: Path, firmware: dict[bool, Path]) -> None:
+    out = tmp_path / "out"
+    with (
+        Guest(tmp_path, "source", firmware=firmware[True]) as source,
+        Command("receive", "--listen", f"unix:{tmp_path}/s", "--channels", "2", "--output", str(out)) as end,
+    ):
+        set_up(source, 2, dirty=True)
+        source.migrate(f"unix:{tmp_path}/s")
+        source.wait_rounds(2, PATIENCE)
+        source.qmp("migrate_cancel")
+        assert source.wait_migration(PATIENCE)["status"] == "cancelled"
+        done = end.finish()
+        assert done.returncode == 1
+        assert "ended" in done.stderr or "broke" in done.stderr
+    assert not out.exists()
+
+
+# ---- QEMU to QEMU through relays --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
+@pytest.mark.parametrize("encode", ["qpl", "zstd", "zlib"])
+def test_qemu_to_qemu_through_two_relays(
+    tmp_path: Path, data: Path, firmware: dict[bool, Path], encode: str, dirty: bool, channels: int
+) -> None:
+    with Way(tmp_path, firmware[dirty], data, channels=channels, encode=encode, dirty=dirty) as way:
+        assert_that_it_arrives(way, dirty=dirty)
+
+
+@pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
+def test_with_dynamic_tables(tmp_path: Path, data: Path, firmware: dict[bool, Path], dirty: bool) -> None:
+    with Way(tmp_path, firmware[dirty], data, first=("--huffman", "dynamic"), dirty=dirty) as way:
+        assert_that_it_arrives(way, dirty=dirty)
+
+
+@pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
+def test_through_tls(tmp_path: Path, data: Path, firmware: dict[bool, Path], certificates: Path, dirty: bool) -> None:
+    way = Way(
+        tmp_path,
+        firmware[dirty],
+        data,
+        channels=4,
+        between=f"tls:127.0.0.1:{free_port()}",
+        first=tuple(tls(certificates, "here")),
+        second=tuple(tls(certificates, "there")),
+        dirty=dirty,
+    )
+    with way:
+        assert_that_it_arrives(way, dirty=dirty)
+
+
+@pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
+def test_on_the_emulated_iaa_alone(tmp_path: Path, data: Path, firmware: dict[bool, Path], dirty: bool) -> None:
+    environment = {**emulated_iaa.environment(), "NUMCODECS_QPL_PATH": "hardware"}
+    with Way(tmp_path, firmware[dirty], data, channels=4, dirty=dirty, environment=environment) as way:
+        sent, returned = assert_that_it_arrives(way, dirty=dirty)
+    normal = sent["pages"]["normal"]
+    assert sent["blocks"]["hardware"] == {"compressed": normal, "decompressed": 0}
+    assert normal // 2 < returned["blocks"]["hardware"]["decompressed"] <= normal  # some are there as they are
+    for line in (sent, returned):
+        assert line["path"] == "hardware"
+        assert line["blocks"]["software"] == {"compressed": 0, "decompressed": 0}
+
+
+# ---- What goes wrong --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["opened", "first round", "later round"])
+@pytest.mark.parametrize("number", [0, 2], ids=["main", "channel"])  # test_relay.py ends each of the channels
+@pytest.mark.parametrize("place", ["a", "b", "c"], ids=["source-relay", "relay-relay", "relay-destination"])
+def test_a_connection_that_is_cut_fails_the_migration_and_the_guest_runs_on(
+    tmp_path: Path, firmware: dict[bool, Path], place: str, number: int, stage: str
+) -> None:
+    with Way(tmp_path, firmware[True], None, cut=place, dirty=True) as way:
+        assert way.link is not None
+        link = way.link
+        way.source.migrate(way.uri)
+        wait_until(lambda: len(link.begun) == 3, "all connections")
+        if stage == "first round":
+            wait_until(lambda: link.passed > 100_000, "pages")
+        elif stage == "later round":
+            way.source.wait_rounds(3, PATIENCE)
+        link.cut(number)
+        way.assert_that_the_source_failed_and_runs()
+        way.assert_that_both_relays_failed()
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_relay_that_is_killed_fails_the_migration_and_the_guest_runs_on(
+    tmp_path: Path, firmware: dict[bool, Path], which: str
+) -> None:
+    with Way(tmp_path, firmware[True], None, dirty=True) as way:
+        way.source.migrate(way.uri)
+        way.source.wait_rounds(2, PATIENCE)
+        getattr(way, which).signal(signal.SIGKILL)
+        way.assert_that_the_source_failed_and_runs()
+        other = way.second if which == "first" else way.first
+        assert other.finish_relay()[0] == 1
+
+
+def test_a_destination_that_is_killed_fails_the_migration_and_the_guest_runs_on(
+    tmp_path: Path, firmware: dict[bool, Path]
+) -> None:
+    with Way(tmp_path, firmware[True], None, dirty=True) as way:
+        way.source.migrate(way.uri)
+        way.source.wait_rounds(2, PATIENCE)
+        os.kill(way.destination.pid, signal.SIGKILL)
+        way.assert_that_the_source_failed_and_runs()
+        way.assert_that_both_relays_failed()
+
+
+def test_a_destination_that_refuses_the_connection_fails_the_migration_and_the_guest_runs_on(
+    tmp_path: Path, firmware: dict[bool, Path]
+) -> None:
+    with (
+        Guest(tmp_path, "source", firmware=firmware[True]) as source,
+        relay(f"unix:{tmp_path}/b", f"unix:{tmp_path}/nobody", "qpl", "none") as second,
+        relay(f"unix:{tmp_path}/a", f"unix:{tmp_path}/b", "none", "qpl") as first,
+    ):
+        set_up(source, 2, dirty=True)
+        source.migrate(f"unix:{tmp_path}/a")
+        assert source.wait_migration(PATIENCE)["status"] == "failed"
+        assert source.is_running_and_dirtying(PATIENCE)
+        assert "cannot connect" in second.finish_relay()[2]
+        assert first.finish_relay()[0] == 1
+
+
+def test_a_destination_that_refuses_the_migration_fails_it_and_the_guest_runs_on(
+    tmp_path: Path, firmware: dict[bool, Path]
+) -> None:
+    """It has more memory than the source."""
+    with (
+        Guest(tmp_path, "source", firmware=firmware[True]) as source,
+        Guest(tmp_path, "destination", firmware=firmware[True], incoming=True, memory_mib=32) as destination,
+        relay(f"unix:{tmp_path}/b", f"unix:{tmp_path}/c", "qpl", "none") as second,
+        relay(f"unix:{tmp_path}/a", f"unix:{tmp_path}/b", "none", "qpl") as first,
+    ):
+        set_up(source, 2, dirty=True)
+        set_up(destination, 2)
+        destination.listen(f"unix:{tmp_path}/c")
+        source.migrate(f"unix:{tmp_path}/a")
+        assert source.wait_migration(PATIENCE)["status"] == "failed"
+        assert source.is_running_and_dirtying(PATIENCE)
+        assert second.finish_relay()[0] == first.finish_relay()[0] == 1

@@ -1,0 +1,14 @@
+"""What a qmp-shell prints."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+
+def answer(said: str) -> dict[str, Any]:
+    """What QEMU returned to the last command of a qmp-shell."""
+    (*_, last) = re.findall(r"^\(QEMU\) (\{.*\})$", said, re.M)
+    returned: dict[str, Any] = json.loads(last)["return"]
+    return returned

@@ -1,0 +1,93 @@
+"""Relays and receivers as processes, and what a relay that stays logs."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from commands import Command, wait_until
+from prometheus_client.parser import text_string_to_metric_families
+from scrape import get
+
+from numcodecs_qpl.multifd.transport.address import Address
+
+
+def run_in_process(run: Callable[[], object]) -> tuple[threading.Thread, list[BaseException]]:
+    """A thread that calls `run`, and what it raises."""
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            run()
+        except BaseException as error:
+            raised.append(error)
+
+    return threading.Thread(target=call), raised
+
+
+def statistics(number: int, seconds: float = 1.0) -> dict[str, Any]:
+    """What `Relay.statistics` returns, as far as it is summed up; each value is another multiple of `number`."""
+    return {
+        "bytes_in": number,
+        "bytes_out": 2 * number,
+        "packets": 3 * number,
+        "pages": {"normal": 4 * number, "zero": 5 * number},
+        "seconds": seconds,
+    }
+
+
+class Served(Command):
+    """A relay that stays, and what it has logged."""
+
+    def __init__(self, listen: str, connect: str, decode: str, encode: str, *more: str, log: Path, **how: Any) -> None:
+        self._log = log
+        self._metrics = Address("unix", f"{log}.metrics")
+        words = (
+            "--serve",
+            "--metrics",
+            str(self._metrics),
+            "--listen",
+            listen,
+            "--connect",
+            connect,
+            "--from",
+            decode,
+            "--to",
+            encode,
+            *more,
+        )
+        super().__init__("relay", *words, stderr=log, **how)
+
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self._log.read_text()
+
+    def wait_for(self, pattern: str, times: int = 1) -> list[str]:
+        """Wait until as many lines of the log match; return what they match."""
+        wait_until(lambda: len(re.findall(pattern, self.log())) >= times, f"{pattern!r} in the log")
+        return re.findall(pattern, self.log())
+
+    def status(self) -> dict[str, Any]:
+        """Return its status."""
+        found: dict[str, Any] = json.loads(get(self._metrics, "/status")[2])
+        return found
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that have these labels."""
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(get(self._metrics, "/metrics")[2])
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def drain(self) -> str:
+        """Stop it, as systemd would; return the log."""
+        self.signal(signal.SIGTERM)
+        assert self.finish().returncode == 0
+        return self.log()

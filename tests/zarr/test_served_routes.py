@@ -1,0 +1,208 @@
+"""Every route to chunks of gzip and zlib is served after one line or one variable, and no longer after `disable`."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import programs
+import pytest
+import xarray as xr
+from distributed import Client
+from routes import COUNT, DATA, READERS, ROUTES, open_array
+
+import numcodecs_qpl
+
+NO_SPECIFICATION = "ignore:Numcodecs codecs are not in the Zarr version 3 specification"
+"""A warning of zarr 3.1.6 for every codec whose name begins with numcodecs."""
+
+pytestmark = [pytest.mark.filterwarnings(f"{NO_SPECIFICATION}:UserWarning"), pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder for each route, with the array that numcodecs, zarr and h5py wrote."""
+    assert numcodecs_qpl.enabled() == ()
+    made = {name: tmp_path_factory.mktemp(name) for name in ROUTES}
+    for name, route in ROUTES.items():
+        route.write(made[name])
+    return made
+
+
+def done() -> int:
+    return numcodecs_qpl.stats()["software"]["decompressed"]
+
+
+# ---- In a process -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("name", ROUTES)
+def test_a_route_is_served_by_enable_until_disable(folders: dict[str, Path], name: str, reader: str) -> None:
+    def served() -> int:
+        before = done()
+        assert np.array_equal(READERS[reader](ROUTES[name].open(folders[name])), DATA)
+        return done() - before
+
+    assert served() == 0
+    with numcodecs_qpl.enable():
+        assert served() == COUNT
+        numcodecs_qpl.disable()
+        assert served() == 0
+
+
+@pytest.mark.parametrize("name", ["kerchunk", "virtualizarr", "icechunk"])
+def test_references_name_the_codecs_of_hdf5_in_a_file_of_theirs(folders: dict[str, Path], name: str) -> None:
+    array = open_array(ROUTES[name].open(folders[name]))
+    codecs = [repr(codec) for codec in [*array.filters, *array.compressors]]
+    assert len(codecs) == 2
+    assert re.search(r"Shuffle\(.*elementsize.*2", codecs[0])
+    assert re.search(r"Zlib\(.*level.*4", codecs[1])
+    assert not [path for path in folders[name].rglob("*") if path.is_file() and path.stat().st_size > 10_000][1:]
+
+
+# The package is imported for its figures only, after the first array was read.
+READ = """
+import json, pathlib, sys
+import numpy as np
+import routes
+
+folders = {name: pathlib.Path(folder) for name, folder in json.loads(sys.argv[1]).items()}
+
+def served():
+    found = {}
+    for name, folder in folders.items():
+        for reader, read in routes.READERS.items():
+            values = read(routes.ROUTES[name].open(folder))
+            assert np.array_equal(values, routes.DATA), (name, reader)
+            import numcodecs_qpl
+            found[f"{name} {reader}"] = numcodecs_qpl.stats()["software"]["decompressed"]
+            numcodecs_qpl.reset_stats()
+    return found
+
+before = served()
+import numcodecs_qpl
+numcodecs_qpl.disable()
+print(json.dumps([before, served()]))
+"""
+
+
+def program_environment(**changes: str) -> dict[str, str]:
+    """The environment of programs that import `routes`; icechunk warns of local storage in its log."""
+    warnings = f"error,{NO_SPECIFICATION}"
+    path = str(Path(__file__).parents[1] / "support")
+    return programs.environment(PYTHONWARNINGS=warnings, PYTHONPATH=path, ICECHUNK_LOG="error", **changes)
+
+
+@pytest.mark.parametrize(
+    ("line", "variables", "served"),
+    [
+        ("", {}, []),
+        ("import numcodecs_qpl; numcodecs_qpl.enable()", {}, [*ROUTES]),
+        ("import numcodecs_qpl.enabled", {}, [*ROUTES]),
+        ("", {"ZARR_CODECS__GZIP": "numcodecs_qpl.zarr.GzipCodec"}, ["v3-gzip"]),
+    ],
+    ids=["nothing", "enable", "import", "variable"],
+)
+def test_a_program_is_served_by_one_line_or_one_variable_until_disable(
+    folders: dict[str, Path], line: str, variables: dict[str, str], served: list[str]
+) -> None:
+    arguments = json.dumps({name: str(folder) for name, folder in folders.items()})
+    words = [sys.executable, "-c", line + READ, arguments]
+    printed = subprocess.run(
+        words, capture_output=True, text=True, check=True, timeout=120, env=program_environment(**variables)
+    ).stdout
+    counts = {f"{name} {reader}": COUNT if name in served else 0 for name in ROUTES for reader in READERS}
+    assert json.loads(printed) == [counts, dict.fromkeys(counts, 0)]
+
+
+# ---- In a cluster -----------------------------------------------------------------------------------------------
+
+MODULE = "numcodecs_qpl.enabled"
+VARIABLE = {"DASK_DISTRIBUTED__WORKER__PRELOAD": MODULE}
+
+LOCAL_CLUSTER = """
+import json, os, sys
+from distributed import Client, LocalCluster
+
+if __name__ == "__main__":
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+        with Client(cluster) as client:
+            client.wait_for_workers(1)
+            cluster.scale(2)
+            client.wait_for_workers(2)
+        with open(sys.argv[1] + ".partial", "w") as file:
+            json.dump({"address": cluster.scheduler_address}, file)
+        os.rename(file.name, sys.argv[1])
+        sys.stdin.read()
+"""
+"""Two workers, the second of which comes later; the test finds them by the scheduler's file, as dask calls it."""
+
+
+@contextmanager
+def running(*words: str, **variables: str) -> Iterator[None]:
+    """A program, until the end of its input or SIGTERM ends it."""
+    with subprocess.Popen(words, stdin=subprocess.PIPE, env=program_environment(**variables)) as process:
+        try:
+            yield
+        finally:
+            if process.stdin:
+                process.stdin.close()
+            process.terminate()
+
+
+@pytest.fixture(params=["--preload", "variable", "LocalCluster"])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client that is not served itself, of two workers that are: one was there before the other."""
+    file = str(tmp_path_factory.mktemp("cluster") / "scheduler.json")
+    with ExitStack() as stack:
+        if request.param == "LocalCluster":
+            stack.enter_context(running(sys.executable, "-c", LOCAL_CLUSTER, file, **VARIABLE))
+        else:
+            options = ["--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", file]
+            stack.enter_context(running("dask", "scheduler", "--port", "0", *options))
+            preload, variables = (["--preload", MODULE], {}) if request.param == "--preload" else ([], VARIABLE)
+            for _ in range(2):
+                stack.enter_context(running("dask", "worker", "--nthreads", "1", *options, *preload, **variables))
+        client = stack.enter_context(Client(scheduler_file=file))
+        client.wait_for_workers(2, timeout=120)
+        yield client
+
+
+def served_by_workers(client: Client, folders: dict[str, Path]) -> dict[str, set[int]]:
+    """Chunks that this package inflated for each route: of zarr's array and of xarray's, in each worker."""
+    found: dict[str, set[int]] = {name: set() for name in ROUTES}
+    before = done()
+    for name, route in ROUTES.items():
+        # Neither leaves this process with a codec of ours.
+        array = open_array(route.open(folders[name]))
+        blocks = xr.open_zarr(route.open(folders[name]), chunks={}, consolidated=False).t.data
+        for worker in client.scheduler_info()["workers"]:
+            for read in (
+                partial(client.submit, operator.getitem, array, slice(None), pure=False),
+                partial(client.compute, blocks),
+            ):
+                client.run(numcodecs_qpl.reset_stats)
+                assert np.array_equal(read(workers=worker).result(), DATA)
+                counts = client.run(numcodecs_qpl.stats)
+                found[name].add(counts.pop(worker)["software"]["decompressed"])
+                assert not any(other["software"]["decompressed"] for other in counts.values())
+    assert done() == before
+    return found
+
+
+def test_arrays_of_a_client_that_is_not_served_are_served_in_all_workers_until_disable(
+    cluster: Client, folders: dict[str, Path]
+) -> None:
+    assert len(cluster.scheduler_info()["workers"]) == 2
+    assert served_by_workers(cluster, folders) == {name: {COUNT} for name in ROUTES}
+    cluster.run(numcodecs_qpl.disable)
+    assert served_by_workers(cluster, folders) == {name: {0} for name in ROUTES}
