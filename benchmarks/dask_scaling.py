@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-import time
 from collections import defaultdict
 from contextlib import ExitStack
 from functools import partial
@@ -21,10 +20,11 @@ from typing import Any, Literal, NamedTuple
 import dask.array as da
 import numpy as np
 import zarr
-from contenders import MIB, chunk
+from cases import MIB, chunk
 from distributed import Client, LocalCluster
 from goals import machine
 from report import markdown
+from timing import seconds_of
 from zarr.codecs import GzipCodec, ZstdCodec
 
 import numcodecs_qpl
@@ -73,9 +73,7 @@ def timed(case: Case, client: Client, held: da.Array, store: Path) -> float:
         work = da.store(held, array, lock=False, compute=False)
     else:
         work = da.from_zarr(array).map_blocks(first_of, chunks=(1,), dtype=array.dtype)
-    start = time.perf_counter()
-    client.compute(work).result()
-    return time.perf_counter() - start
+    return seconds_of(lambda: client.compute(work).result())
 
 
 def measure(data_set: str, clients: dict[int, Client], folder: Path, rounds: int) -> tuple[dict[Case, float], Any]:

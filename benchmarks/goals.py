@@ -19,15 +19,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
-from statistics import geometric_mean, median, quantiles
+from statistics import geometric_mean
 from typing import NamedTuple
 
 import memory
 import raw
-from contenders import ATLAS, EVERY_DATA_SET, KIB, MIB, Contender, chunk, codec, functions, size_name
-from contenders import raw as in_c
+from cases import ATLAS, EVERY_DATA_SET, KIB, MIB, Contender, chunk, codec, functions, size_name
+from cases import raw as in_c
 from isal import isal_zlib
 from raw import RawDeflate, RawInflate
+from timing import Turns
 
 from numcodecs_qpl import QPL, compress_pages, decompress_pages, set_path, set_threads
 from numcodecs_qpl._core import engine_versions
@@ -45,9 +46,6 @@ FRAMING = 64 * KIB
 """Bytes by which the largest output may exceed its input of `MEMORY_CHUNK`: stored blocks, their ends, the index."""
 
 CALLS = 100_000
-LEAST_ROUNDS = 15
-LEAST_TIME = 0.002
-"""Seconds that one timing takes at least: short calls are repeated."""
 
 GZIP = 16
 """Added to the binary logarithm of the window, it makes isal_zlib write and read gzip."""
@@ -77,38 +75,13 @@ class Row(NamedTuple):
     reached: bool | None
 
 
-class Times:
-    """Seconds that each of several functions takes, measured in turns for `seconds` in all."""
-
-    clock = staticmethod(time.perf_counter)
-    """Replaced by the option --cpu-time."""
-
-    def __init__(self, functions: dict[str, Callable[[], object]], seconds: float, *, threads: bool = False) -> None:
-        clock = time.perf_counter if threads else self.clock
-        repeats = {name: max(1, int(LEAST_TIME / _once(function, 1, clock))) for name, function in functions.items()}
-        self._seconds: dict[str, list[float]] = {name: [] for name in functions}
-        order = list(functions)
-        end = time.perf_counter() + seconds
-        rounds = 0
-        while rounds < LEAST_ROUNDS or time.perf_counter() < end:
-            for name in order:
-                self._seconds[name].append(_once(functions[name], repeats[name], clock))
-            order.append(order.pop(0))
-            rounds += 1
+class Times(Turns):
+    """Functions measured in turns, and the goals for them."""
 
     def row(self, measure: str, case: str, least: float | None, name: str, of: str) -> Row:
-        """Make the goal that `name` is at least `least` times as fast as `of`, by their medians."""
-        speed = median(self._seconds[of]) / median(self._seconds[name])
-        by_round = [peer / own for own, peer in zip(self._seconds[name], self._seconds[of], strict=True)]
-        low, _, high = quantiles(by_round, n=4)
+        """Make the goal that `name` is at least `least` times as fast as `of`."""
+        speed, low, high = self.speed(name, of)
         return _row(measure, case, least, speed, f" ({low:.2f} to {high:.2f})")
-
-
-def _once(function: Callable[[], object], repeats: int, clock: Callable[[], float]) -> float:
-    start = clock()
-    for _ in range(repeats):
-        function()
-    return max(clock() - start, 1e-9) / repeats
 
 
 def _row(measure: str, case: str, least: float | None, value: float, beside: str = "", digits: int = 2) -> Row:

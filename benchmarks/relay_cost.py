@@ -31,6 +31,7 @@ from commands import Command
 from guest import make_data
 from numpy.typing import NDArray
 from raw import RawDeflate, RawInflate
+from timing import seconds_of
 
 from numcodecs_qpl.multifd.stream import wire
 
@@ -55,12 +56,7 @@ def packets_of_data(mebibytes: int) -> NDArray[np.uint8]:
 
 def cpu_of_loop(loop: Callable[[], object]) -> float:
     """CPU seconds of a loop in C: the median of a few runs."""
-    took = []
-    for _ in range(LOOPS):
-        start = time.process_time()
-        loop()
-        took.append(time.process_time() - start)
-    return median(took)
+    return median(seconds_of(loop, clock=time.process_time) for _ in range(LOOPS))
 
 
 def relay_pair(packets: NDArray[np.uint8], huffman: str, repeat: int, channels: int = 1) -> list[dict[str, Any]]:

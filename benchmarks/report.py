@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from contenders import size_name
+from cases import size_name
 from served import HEAD, PARTS_HEAD, Part, Row
 
 BEGIN = "<!-- The rest is written by benchmarks/report.py. -->\n"

@@ -16,15 +16,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any, Literal, NamedTuple
 
 import numcodecs
 import numpy as np
 import xarray as xr
 import zarr
-from contenders import chunk
+from cases import chunk
 from goals import for_each, machine
+from timing import spread
 
 from numcodecs_qpl import demo, netcdf, set_path, set_threads
 from numcodecs_qpl.comparison import Side, in_turns
@@ -122,9 +123,8 @@ def row(
         raise RuntimeError(
             f"{work}, {codec}: {own.blocks} blocks by this package before enable(), {served.blocks} after"
         )
-    low, _, high = quantiles((ours / theirs for ours, theirs in zip(served.wall, own.wall, strict=True)), n=4)
     wall, cpu = (median(own.wall), median(served.wall)), (median(own.cpu), median(served.cpu))
-    return Row(work, codec, size, encoded, target, (wall[1] / wall[0], low, high), wall, cpu)
+    return Row(work, codec, size, encoded, target, (wall[1] / wall[0], *spread(served.wall, own.wall)), wall, cpu)
 
 
 def field() -> Array:

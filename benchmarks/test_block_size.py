@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from contenders import KIB, MIB, chunk, codec, size_name
+from cases import KIB, MIB, chunk, codec, size_name
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from numcodecs_qpl import QPL

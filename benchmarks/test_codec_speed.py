@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from contenders import EVERY_DATA_SET, EVERY_SIZE, KIB, MIB, OTHER_CONTAINERS, Contender, chunk, size_name
+from cases import EVERY_DATA_SET, EVERY_SIZE, KIB, MIB, OTHER_CONTAINERS, Contender, chunk, size_name
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from numcodecs_qpl._core import path_in_force

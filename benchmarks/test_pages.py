@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from contenders import KIB, Contender, chunk
+from cases import KIB, Contender, chunk
 from pytest_benchmark.fixture import BenchmarkFixture
 from raw import Engine, RawDeflate, RawInflate
 

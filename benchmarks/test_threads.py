@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from contenders import MIB, chunk, codec
+from cases import MIB, chunk, codec
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from numcodecs_qpl import QPL, get_threads, set_threads

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from contenders import MIB, chunk
+from cases import MIB, chunk
 from pytest_benchmark.fixture import BenchmarkFixture
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 from zarr.storage import LocalStore, MemoryStore

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from timing import seconds_of
+
 import numcodecs_qpl
 from numcodecs_qpl import compress_pages, decompress_pages
 from numcodecs_qpl.bench.data import float32_field
@@ -64,13 +66,7 @@ def measure() -> dict[str, float]:
     """CPU seconds of a call of each case: the least of a few runs."""
     took = {}
     for name, (call, times) in (small_cases() | large_cases()).items():
-        runs = []
-        for _ in range(RUNS):
-            start = time.process_time()
-            for _ in range(times):
-                call()
-            runs.append((time.process_time() - start) / times)
-        took[name] = min(runs)
+        took[name] = min(seconds_of(call, times, time.process_time) for _ in range(RUNS))
     return took
 
 
