@@ -40,7 +40,7 @@ def module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        give_up(f"{error.name} is missing: pip install 'numcodecs-qpl[peers]'")
+        give_up(f"{error.name} is missing: pip install '.[peers]'")
 
 
 class Peer(ABC):
@@ -159,7 +159,7 @@ def node(script: str, *arguments: str, stdin: bytes = b"") -> bytes:
     """Run one of the scripts in ``interoperability/node`` with npm's packages beside it."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
-            give_up(f"{program} is missing: pip install 'numcodecs-qpl[peers]'")
+            give_up(f"{program} is missing: pip install '.[peers]'")
     if reason := _install_node_packages():
         give_up(reason)
     return run(["node", str(NODE_FOLDER / script), *arguments], stdin)

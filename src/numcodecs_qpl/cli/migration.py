@@ -21,7 +21,7 @@ from numcodecs_qpl.multifd.transport.tlsfiles import TLSFiles
 
 MAX_CHANNELS = 255
 MAX_LINK_SECONDS = 32767  # Linux's limit of TCP_KEEPIDLE
-INSTALL = 'pip install "numcodecs-qpl[migration]"'
+INSTALL = "pip install zstandard"
 T = TypeVar("T")
 METHODS = [method.value for method in MultiFDCompression]
 

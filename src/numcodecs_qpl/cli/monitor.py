@@ -64,7 +64,7 @@ class Monitor:
 
     def __init__(self, where: Address | socket.socket, totals: Totals, routes: Mapping[str, Mapping[str, str]]) -> None:
         if missing("prometheus_client"):
-            raise MultiFDError('metrics need prometheus-client: pip install "numcodecs-qpl[migration]"')
+            raise MultiFDError("metrics need prometheus-client: pip install prometheus-client")
         if isinstance(where, Address) and where.kind == "tls":
             raise MultiFDError(f"metrics cannot be served at {where}: expected unix:PATH or tcp:HOST:PORT")
         self._listener = Listener(where)

@@ -100,7 +100,7 @@ def _receive(arguments: argparse.Namespace, command: argparse.ArgumentParser) ->
     if arguments.like and arguments.format != "zarr":
         command.error("--like needs --format zarr: a raw file cannot share its parts with another")
     if arguments.format == "zarr" and missing("zarr"):
-        return failed('--format zarr needs zarr: pip install "numcodecs-qpl[zarr]"')
+        return failed('--format zarr needs zarr: pip install "zarr>=3.1.6"')
     try:
         check_path(command)
         with Signals() as signals, contextlib.ExitStack() as stack:

@@ -68,5 +68,5 @@ def _zstandard() -> ModuleType:
     try:
         import zstandard
     except ImportError as error:
-        raise MultiFDError('the method zstd needs zstandard: pip install "numcodecs-qpl[migration]"') from error
+        raise MultiFDError("the method zstd needs zstandard: pip install zstandard") from error
     return zstandard
