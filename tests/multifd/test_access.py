@@ -119,6 +119,27 @@ def test_a_group_of_the_users_own_needs_no_root(path: Path) -> None:
         assert status.st_gid == os.getegid()
 
 
+def test_a_socket_that_this_user_may_not_connect_to_is_left_alone(path: Path) -> None:
+    """The owner that is not root is refused by the mode 0, as another user is by 0600."""
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(str(path))
+    path.chmod(0)
+    with (
+        as_nobody(path.parent),
+        pytest.raises(MultiFDError, match=rf"user \d+ may not connect .* in use\. If no .*, remove it: rm {path}$"),
+    ):
+        Listener(Address("unix", path=str(path)))
+    assert path.is_socket()
+
+
+def test_a_socket_that_the_group_may_connect_to_is_replaced(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(str(path))
+    path.chmod(0o660)
+    with as_nobody(path.parent), listening(path, Access(0o660)) as status:
+        assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o660, os.geteuid())
+
+
 @pytest.mark.parametrize("access", [Access(owner=0), Access(group=MAX_ID)], ids=["owner", "group"])
 def test_what_the_system_does_not_allow_is_an_error_and_leaves_no_socket(path: Path, access: Access) -> None:
     with (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shlex
 import socket
 import stat
 import threading
@@ -153,6 +154,11 @@ def _remove_abandoned(path: str) -> None:
             Path(path).unlink()
         except BlockingIOError:
             pass  # bind reports that the socket is in use
+        except PermissionError as error:
+            raise PermissionError(
+                f"user {os.geteuid()} may not connect to the socket that is there, to see whether it is in use. If no "
+                f"process listens on it, remove it: rm {shlex.quote(path)}"
+            ) from error
 
 
 def _address_of(sock: socket.socket, tls: TLSFiles | None) -> Address:
