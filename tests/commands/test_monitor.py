@@ -261,5 +261,5 @@ def test_without_prometheus_client_the_error_says_what_to_install(
     totals: Totals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MultiFDError, match="^metrics need prometheus-client: pip install prometheus-client$"):
+    with pytest.raises(MultiFDError, match=r"^metrics need prometheus-client: pip install prometheus-client$"):
         Monitor(Address("tcp", host="127.0.0.1"), totals, ROUTES)

@@ -560,5 +560,5 @@ def test_a_zstd_window_above_the_limit_is_an_error(window: int) -> None:
 def test_without_zstandard_setting_up_says_what_to_install(monkeypatch: pytest.MonkeyPatch, hook: str) -> None:
     monkeypatch.setitem(sys.modules, "zstandard", None)
     params: Any = SendParams(0) if hook == "send_setup" else RecvParams(0, lambda _: None)
-    with pytest.raises(MultiFDError, match="pip install zstandard$"):
+    with pytest.raises(MultiFDError, match=r"pip install zstandard$"):
         getattr(get_ops("zstd"), hook)(params)

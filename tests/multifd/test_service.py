@@ -3,88 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
 import socket
 import stat
 import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 import trustme
-from commands import PATIENCE, Command, free_port
+from commands import PATIENCE, free_port
 from relays import Served
+from sources import IDLE, MAIN, UUIDS, Source, assert_that_it_arrived, connected, receiving
 from streams import NAMES, Replay, recording
 from tls_files import issue
 
 from numcodecs_qpl.multifd.relay import Relay
 from numcodecs_qpl.multifd.routes import GuestAddress
 from numcodecs_qpl.multifd.service import Gate, Service
-from numcodecs_qpl.multifd.stream import wire
+from numcodecs_qpl.multifd.stream import proxy, wire
 from numcodecs_qpl.multifd.totals import Totals
 from numcodecs_qpl.multifd.transport.address import Address
 from numcodecs_qpl.multifd.transport.listener import Listener
-
-UUIDS = [UUID(int=number) for number in range(1, 9)]
-PLAY = """
-import os
-import sys
-from pathlib import Path
-from uuid import UUID
-from streams import Replay, recording
-path, name, uuid = sys.argv[1:]
-main, *channels = recording(name).connections
-Replay(Path(path), [main, *[each[:8] + UUID(uuid).bytes + each[24:] for each in channels]]).join_main()
-os._exit(0)
-"""
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder whose name leaves room for a uuid: a unix socket's path has at most 107 bytes."""
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
-
-
-class Source:
-    """A process of its own that plays a recorded migration, with a uuid of its own.
-
-    As QEMU does, it closes the channels when the main connection has ended.
-    """
-
-    def __init__(self, path: Path, name: str, uuid: UUID) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", PLAY, str(path), name, str(uuid)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-
-    def join(self) -> None:
-        """Wait for its end."""
-        assert self._process.wait(PATIENCE) == 0
-
-
-@contextlib.contextmanager
-def receiving(folder: Path, uuid: UUID) -> Iterator[Command]:
-    """A receiver for one guest, at the socket that has its uuid."""
-    listen, out = f"unix:{folder}/{uuid}", f"{folder}/{uuid}.out"
-    with Command("receive", "--listen", listen, "--channels", "2", "--output", out, "--uuid", str(uuid)) as end:
-        yield end
-
-
-def assert_that_it_arrived(end: Command, folder: Path, uuid: UUID, name: str) -> None:
-    done = end.finish()
-    assert (done.returncode, done.stderr) == (0, "")
-    ram = (folder / f"{uuid}.out" / "m.bin").read_bytes()
-    assert hashlib.sha256(ram).hexdigest() == recording(name).meta["ram_sha256"]
-
 
 NONE = [name for name in NAMES if "-none" in name]
 
@@ -126,18 +70,6 @@ def serve(folder: Path, *more: str, connect: str = "", listen: str = "") -> Serv
     return Served(*words, *more, log=folder / "log")
 
 
-@contextlib.contextmanager
-def connected(*contents: bytes, path: Path) -> Iterator[list[socket.socket]]:
-    """Connections of this process that have sent something."""
-    with contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in contents]
-        for sock, content in zip(socks, contents, strict=True):
-            sock.settimeout(PATIENCE)
-            sock.connect(str(path))
-            sock.sendall(content)
-        yield socks
-
-
 def has_ended(sock: socket.socket) -> bool:
     """Wait until the other side has closed; a reset is one that had not read everything."""
     with contextlib.suppress(ConnectionResetError):
@@ -147,10 +79,6 @@ def has_ended(sock: socket.socket) -> bool:
 
 def channel(number: int, uuid: UUID) -> bytes:
     return wire.pack_initial(wire.InitialPacket(uuid, number))
-
-
-IDLE = recording("qemu-11.0.92-none")
-MAIN = IDLE.main[:500]
 
 
 def test_a_source_tries_again_until_its_destination_is_there(folder: Path) -> None:
@@ -332,6 +260,22 @@ def test_sighup_reads_certificates_again_on_both_sides(folder: Path) -> None:
 
 
 # ---- The command line -------------------------------------------------------------------------------------------
+
+
+def test_a_guest_without_a_uuid_is_refused_where_others_may_come_from_the_same_host(folder: Path) -> None:
+    port = free_port()
+    with (
+        serve(folder, listen=f"tcp::{port}") as middle,
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as guest,
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as relayed,
+    ):
+        guest.sendall(channel(0, UUID(int=0)))
+        assert has_ended(guest)
+        middle.wait_for("refused a connection at tcp:.*: the guest has no uuid, and other guests may come from 127")
+        relayed.sendall(proxy.pack(b"one of them") + channel(0, UUID(int=0)))
+        relayed.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            relayed.recv(1)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
-import pytest
 from commands import PATIENCE, free_port
 from guest import Guest
 from programs import need
@@ -42,13 +40,6 @@ class Pair:
         self._stack.close()
 
 
-@pytest.fixture
-def short(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose name leaves room for a uuid: a unix socket's path has at most 107 bytes."""
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
-
-
 @contextlib.contextmanager
 def guests(folder: Path, number: int, firmware: Path, data: Path, channels: int = 2) -> Iterator[tuple[Guest, Guest]]:
     """A source with a uuid of its own, and its destination, which does not listen yet."""
@@ -76,18 +67,18 @@ def resident(pid: int) -> int:
 
 
 def test_eight_migrations_four_at_a_time_go_through_one_pair(
-    short: Path, data: Path, firmware: dict[bool, Path]
+    folder: Path, data: Path, firmware: dict[bool, Path]
 ) -> None:
-    with Pair(short) as pair:
+    with Pair(folder) as pair:
         memory = []
         for turn in range(TURNS):
             with contextlib.ExitStack() as stack:
                 numbers = range(1 + turn * AT_ONCE, 1 + (turn + 1) * AT_ONCE)
-                ways = [stack.enter_context(guests(short, number, firmware[False], data)) for number in numbers]
+                ways = [stack.enter_context(guests(folder, number, firmware[False], data)) for number in numbers]
                 for number, (_, destination) in zip(numbers, ways, strict=True):
-                    destination.listen(f"unix:{short}/{UUID(int=number)}")
+                    destination.listen(f"unix:{folder}/{UUID(int=number)}")
                 for source, _ in ways:
-                    source.migrate(f"unix:{short}/in")
+                    source.migrate(f"unix:{folder}/in")
                 for source, destination in ways:
                     assert_that_it_arrived(source, destination)
             for relay in (pair.first, pair.second):
@@ -102,32 +93,34 @@ def test_eight_migrations_four_at_a_time_go_through_one_pair(
 
 
 def test_a_failed_migration_is_tried_again_without_touching_the_relays(
-    short: Path, data: Path, firmware: dict[bool, Path]
+    folder: Path, data: Path, firmware: dict[bool, Path]
 ) -> None:
     """The first time, the destination does not listen yet."""
-    with Pair(short) as pair, guests(short, 1, firmware[False], data) as (source, destination):
-        source.migrate(f"unix:{short}/in")
+    with Pair(folder) as pair, guests(folder, 1, firmware[False], data) as (source, destination):
+        source.migrate(f"unix:{folder}/in")
         assert source.wait_migration(PATIENCE)["status"] == "failed"
         pair.second.wait_for("failed: main channel: cannot connect to unix:")
-        destination.listen(f"unix:{short}/{UUID(int=1)}")
-        source.migrate(f"unix:{short}/in")
+        destination.listen(f"unix:{folder}/{UUID(int=1)}")
+        source.migrate(f"unix:{folder}/in")
         assert_that_it_arrived(source, destination)
         pair.first.wait_for("complete;")
 
 
-def test_a_source_that_is_cancelled_migrates_again_at_once(short: Path, data: Path, firmware: dict[bool, Path]) -> None:
+def test_a_source_that_is_cancelled_migrates_again_at_once(
+    folder: Path, data: Path, firmware: dict[bool, Path]
+) -> None:
     """Under a limit of the bandwidth, the first migration is cancelled in its middle."""
-    with Pair(short, "--max-bandwidth", "8") as pair, guests(short, 1, firmware[False], data) as (source, first):
-        first.listen(f"unix:{short}/{UUID(int=1)}")
-        source.migrate(f"unix:{short}/in")
+    with Pair(folder, "--max-bandwidth", "8") as pair, guests(folder, 1, firmware[False], data) as (source, first):
+        first.listen(f"unix:{folder}/{UUID(int=1)}")
+        source.migrate(f"unix:{folder}/in")
         pair.second.wait_for("began")
         source.qmp("migrate_cancel")
         assert source.wait_migration(PATIENCE)["status"] == "cancelled"
-        (short / str(UUID(int=1))).unlink()
+        (folder / str(UUID(int=1))).unlink()
         uuid = str(UUID(int=1))
-        with Guest(short, "again", firmware=firmware[False], incoming=True, paused=True, uuid=uuid) as second:
+        with Guest(folder, "again", firmware=firmware[False], incoming=True, paused=True, uuid=uuid) as second:
             second.set_capabilities("return-path")
             set_up(second, 2)
-            second.listen(f"unix:{short}/{uuid}")
-            source.migrate(f"unix:{short}/in")
+            second.listen(f"unix:{folder}/{uuid}")
+            source.migrate(f"unix:{folder}/in")
             assert_that_it_arrived(source, second)

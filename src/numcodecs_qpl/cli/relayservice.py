@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import ctypes
 import logging
 import signal
 from collections.abc import Callable
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from numcodecs_qpl.multifd.transport.address import Address
     from numcodecs_qpl.multifd.transport.listener import Listener
 
+M_ARENA_MAX = -8
+"""Number of the option in mallopt(3)."""
+
 log = logging.getLogger(__name__)
 
 
@@ -38,6 +42,7 @@ def run_service(plan: Plan, max_migrations: int, metrics: Address | None) -> int
         After a second signal, which has ended the migrations that ran.
     """
     configure()
+    _use_one_heap()
     with contextlib.ExitStack() as stack:
         stack.callback(notify, STOPPING=1)
         listeners = [stack.enter_context(contextlib.closing(plan.listener(route))) for route in plan.routes]
@@ -57,6 +62,16 @@ def run_service(plan: Plan, max_migrations: int, metrics: Address | None) -> int
         notify(READY=1)
         service.run(_each(signals.check, _Status(service).tell))
     return OK
+
+
+def _use_one_heap() -> None:
+    """Have all threads take memory from one heap.
+
+    By default glibc gives threads several heaps and keeps what becomes free in each. The memory of a relay then grew by
+    7 MB over 320 migrations; with one heap it stayed within 0.2 MB (glibc 2.36).
+    """
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def _each(*calls: Callable[[], None]) -> Callable[[], None]:

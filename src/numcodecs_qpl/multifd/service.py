@@ -29,6 +29,7 @@ DEAD_CHANNEL_SECONDS = 5.0
 
 A source may have sent all of a small guest before. It opens the main connection first.
 """
+LAST_ONES = "this relay ends when its migrations have ended, and takes no new one"
 TICK = 0.1  # seconds between two looks at whether a signal came
 
 log = logging.getLogger(__name__)
@@ -154,6 +155,12 @@ class Service:
 
     def _take(self, gate: Gate, arrival: Arrival) -> None:
         is_main = arrival.initial is None
+        if arrival.initial is not None and not arrival.initial.uuid.int and not arrival.origin.is_certain:
+            # Another guest's channel could not be told from this one's.
+            raise SettingsError(
+                f"the guest has no uuid, and other guests may come from {arrival.origin} too: start both QEMUs with "
+                "the same -uuid, or, if a relay connects, start that relay with --send-proxy"
+            )
         with self._changed:
             passage = self._taking.get((gate.route, arrival.origin))
             begins = arrival.initial is None or (passage is not None and passage.relay.is_of_another(arrival.initial))
@@ -174,7 +181,7 @@ class Service:
 
     def _begin(self, gate: Gate, origin: Origin) -> _Passage:
         if self._totals.draining:
-            raise MultiFDError("this relay ends when its migrations have ended, and takes no new one")
+            raise MultiFDError(LAST_ONES)
         if len(self._threads) >= self._max_migrations:
             raise MultiFDError(f"{self._max_migrations} migrations run, which is the limit (--max-migrations)")
         passage = _Passage(gate.route, origin, gate.make_relay(lambda text: log.warning("%s: %s", passage, text)))
@@ -216,6 +223,8 @@ class Service:
         is_late = age > HANDSHAKE_SECONDS
         if not relay.main_came and (is_late or (age > DEAD_CHANNEL_SECONDS and relay.has_lost_source())):
             raise MultiFDError("the source has opened no main connection")
+        if not relay.main_came and self._totals.draining:
+            raise MultiFDError(LAST_ONES)
         if is_late and (pattern := relay.waits_for_uuid()):
             raise SettingsError(
                 f"no multifd channel came within {HANDSHAKE_SECONDS:g} s, and {pattern} needs the guest's uuid: turn "

@@ -48,10 +48,13 @@ class Origin:
         The process at the other end of a unix socket, or the host.
     unique_id : bytes
         The migration's id in the PROXY header; empty without a header.
+    is_certain : bool
+        True if connections of two migrations at once cannot come from here: it is one process, or has a unique id.
     """
 
     peer: str
     unique_id: bytes = b""
+    is_certain: bool = True
 
     def __str__(self) -> str:
         """Return a text for messages."""
@@ -243,7 +246,8 @@ class Intake:
 
     def _introduce(self, stranger: _Stranger) -> None:
         try:
-            peer = _peer(stranger.sock)
+            process = _process(stranger.sock)
+            peer = f"process {process}" if process is not None else str(stranger.sock.getpeername()[0])
             connection = self._listener.greet(stranger.sock, "the source")
             unique_id, head = _hear(connection)
             initial = None if head == MAIN_MAGIC else wire.unpack_initial(head)
@@ -254,7 +258,11 @@ class Intake:
             with self._taking:
                 if self._closing.is_set():
                     raise MultiFDError("it came too late")
-                self._take(Arrival(Origin(peer, unique_id), connection, head, initial, stranger.number))
+                self._take(
+                    Arrival(
+                        Origin(peer, unique_id, bool(process or unique_id)), connection, head, initial, stranger.number
+                    )
+                )
         except NoThreadError as error:
             stranger.sock.close()
             self._failed(error)
@@ -271,11 +279,12 @@ class Intake:
         sock.close()
 
 
-def _peer(sock: socket.socket) -> str:
-    if sock.family == socket.AF_UNIX:
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return f"process {struct.unpack('3i', credentials)[0]}"
-    return str(sock.getpeername()[0])
+def _process(sock: socket.socket) -> int | None:
+    """Return the process at the other end of a unix socket, 0 for one in another PID namespace; None for TCP."""
+    if sock.family != socket.AF_UNIX:
+        return None
+    process: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    return process
 
 
 def _hear(connection: Connection) -> tuple[bytes, bytes]:

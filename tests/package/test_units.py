@@ -11,18 +11,16 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import trustme
-from commands import PATIENCE, Command, wait_until
+from commands import PATIENCE, Command, free_port, wait_until
 from pages import ROOT
 from programs import give_up, missing
 from relays import Served
-from test_relay import free_port
-from test_service import MAIN, UUIDS, Source, assert_that_it_arrived, connected, receiving
+from sources import MAIN, UUIDS, Source, assert_that_it_arrived, connected, receiving
 from tls_files import issue
 
 UNITS = ROOT / "packaging" / "systemd"
@@ -31,13 +29,6 @@ PROGRAM = "/opt/numcodecs-qpl/bin/numcodecs-qpl"
 INSTANCE = "127.0.0.1"
 MAX_EXPOSURE = 20
 """Tenths, as systemd-analyze counts them: a service without any restriction has 96."""
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder whose name leaves room for a uuid: a unix socket's path has at most 107 bytes."""
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
 
 
 # ---- The units as systemd reads them ----------------------------------------------------------------------------

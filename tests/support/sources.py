@@ -1,0 +1,75 @@
+"""Sources and receivers of recorded migrations, for relays that stay."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+from commands import PATIENCE, Command
+from streams import recording
+
+UUIDS = [UUID(int=number) for number in range(1, 9)]
+PLAY = """
+import os
+import sys
+from pathlib import Path
+from uuid import UUID
+from streams import Replay, recording
+path, name, uuid = sys.argv[1:]
+main, *channels = recording(name).connections
+Replay(Path(path), [main, *[each[:8] + UUID(uuid).bytes + each[24:] for each in channels]]).join_main()
+os._exit(0)
+"""
+IDLE = recording("qemu-11.0.92-none")
+MAIN = IDLE.main[:500]
+
+
+class Source:
+    """A process of its own that plays a recorded migration, with a uuid of its own.
+
+    As QEMU does, it closes the channels when the main connection has ended.
+    """
+
+    def __init__(self, path: Path, name: str, uuid: UUID) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PLAY, str(path), name, str(uuid)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    def join(self) -> None:
+        """Wait for its end."""
+        assert self._process.wait(PATIENCE) == 0
+
+
+@contextlib.contextmanager
+def receiving(folder: Path, uuid: UUID) -> Iterator[Command]:
+    """A receiver for one guest, at the socket that has its uuid."""
+    listen, out = f"unix:{folder}/{uuid}", f"{folder}/{uuid}.out"
+    with Command("receive", "--listen", listen, "--channels", "2", "--output", out, "--uuid", str(uuid)) as end:
+        yield end
+
+
+def assert_that_it_arrived(end: Command, folder: Path, uuid: UUID, name: str) -> None:
+    done = end.finish()
+    assert (done.returncode, done.stderr) == (0, "")
+    ram = (folder / f"{uuid}.out" / "m.bin").read_bytes()
+    assert hashlib.sha256(ram).hexdigest() == recording(name).meta["ram_sha256"]
+
+
+@contextlib.contextmanager
+def connected(*contents: bytes, path: Path) -> Iterator[list[socket.socket]]:
+    """Connections of this process that have sent something."""
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in contents]
+        for sock, content in zip(socks, contents, strict=True):
+            sock.settimeout(PATIENCE)
+            sock.connect(str(path))
+            sock.sendall(content)
+        yield socks
