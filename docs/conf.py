@@ -73,8 +73,12 @@ intersphinx_mapping = {
     "python": ("https://docs.python.org/3/", "inventories/python.txt"),
     "numpy": ("https://numpy.org/doc/stable/", "inventories/numpy.txt"),
 }
-# Other names of other packages are not linked, nor are names of types: codec.md explains them, and JSON is zarr's.
-nitpick_ignore_regex = [("py:.*", r"(numcodecs|numpy|zarr)\..*|BufferLike|Out|Stats|JSON|numcodecs_qpl.serve.Enabled")]
+# Other names of other packages are not linked, nor are names of types: codec.md explains them, and JSON is zarr's. What
+# Sphinx makes of a field's annotation is a word or a piece of one, such as `dict[str`.
+nitpick_ignore_regex = [
+    ("py:.*", r"(numcodecs|numpy|np|zarr)\..*|BufferLike|NDArray|Out|Stats|JSON|numcodecs_qpl.serve.Enabled"),
+    ("py:class", r"[\w.]+\[.*|array"),
+]
 
 # Names in the stubs, by what signatures have in their place.
 NAMES = {
