@@ -81,7 +81,7 @@ def parse_listen(pattern: str) -> list[tuple[str, Address]]:
     Parameters
     ----------
     pattern : str
-        An address as for `numcodecs_qpl.multifd.address.parse_address`, which may have one list in it:
+        An address as for `numcodecs_qpl.multifd.transport.address.parse_address`, which may have one list in it:
         ``{FIRST-LAST}`` or ``{A,B,C}``.
 
     Raises

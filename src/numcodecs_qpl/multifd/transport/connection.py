@@ -1,7 +1,7 @@
 """One connection: bytes in, bytes out, and how it ends.
 
-A connection's two directions may be used by two threads at once. `Connection.abort` may be called from any thread, and
-wakes a thread that waits.
+A connection's two directions may be used by two threads at once. Its `abort` may be called from any thread, and wakes a
+thread that waits.
 """
 
 from __future__ import annotations
