@@ -351,3 +351,81 @@ def test_a_source_that_goes_on_sending_is_ended_after_the_time_for_delivery(
     assert 0.4 < time.monotonic() - started < 4
     assert read_whole(source[1]) == b""
     assert "the source ended before the description of the device state" in str(raised[0])
+
+
+# ---- The source closes its channels first -------------------------------------------------------------------------
+
+
+def send_more_than_buffers_hold(sock: socket.socket) -> None:
+    """Send packets without pages. It times out if the other side reads no more."""
+    packet = wire.pack_device_state(wire.DeviceStatePacket(wire.FLAG_DEVICE_STATE, "device", 0, 0))
+    sock.sendall(packet * (4 * UNIX_BUFFER // len(packet)))
+
+
+def test_a_source_whose_next_hop_is_missing_closes_its_channels_first(folder: Path, ends: Ends) -> None:
+    """Its second channel comes after its main connection has ended."""
+    with relay(f"unix:{folder}/in", f"unix:{folder}/nobody", "none", "none") as middle:
+        source = [ends.connect() for _ in range(2)]
+        source[1].sendall(IDLE.channels[0][:64])
+        source[0].sendall(IDLE.main[:500])
+        assert read_whole(source[0]) == b""
+        source.append(ends.connect())
+        source[2].sendall(IDLE.channels[1][:64])
+        for sock in source[1:]:
+            send_more_than_buffers_hold(sock)
+        ends.close()
+        status, line, said = middle.finish_relay()
+    assert (status, line["ended"]) == (1, "failed")
+    assert f"main channel: cannot connect to unix:{folder}/nobody" in said
+    assert "refused a connection" not in said
+
+
+def test_a_source_closes_a_channel_first_that_the_destination_has_broken(folder: Path, ends: Ends) -> None:
+    with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "none") as middle:
+        source, destination = open_with_channels(ends, 2)
+        destination[1].close()
+        with contextlib.suppress(OSError):  # it notices that at the next packet
+            send_more_than_buffers_hold(source[1])
+        assert read_whole(source[0]) == b""
+        send_more_than_buffers_hold(source[1])
+        ends.close()
+        status, line, said = middle.finish_relay()
+    assert (status, line["ended"]) == (1, "failed")
+    assert "channel " in said
+
+
+@pytest.mark.parametrize("channels", [0, 1])
+def test_a_source_that_closes_nothing_is_ended_in_time(
+    folder: Path, ends: Ends, monkeypatch: pytest.MonkeyPatch, channels: int
+) -> None:
+    monkeypatch.setattr("numcodecs_qpl.multifd.relay.DELIVERY_SECONDS", 2.0)
+    middle = Relay(Address("unix", f"{folder}/nobody"), "none", "none")
+    runner, raised = run_in_process(partial(relay_one, middle, Listener(Address("unix", f"{folder}/in"))))
+    runner.start()
+    source = [ends.connect() for _ in range(1 + channels)]
+    for sock, content in zip(source, IDLE.connections, strict=False):
+        sock.sendall(content[:64])
+    started = time.monotonic()
+    runner.join(PATIENCE)
+    assert time.monotonic() - started < 4
+    assert "cannot connect to" in str(raised[0])
+    assert [read_whole(sock) for sock in source] == [b""] * len(source)
+
+
+def test_a_new_main_connection_is_not_taken_by_a_migration_that_ends(folder: Path, ends: Ends) -> None:
+    middle = Relay(Address("unix", f"{folder}/nobody"), "none", "none")
+    refused: list[str] = []
+    listener = Listener(Address("unix", f"{folder}/in"))
+    runner, _ = run_in_process(partial(relay_one, middle, listener, refused.append))
+    runner.start()
+    source = [ends.connect() for _ in range(2)]
+    source[1].sendall(IDLE.channels[0][:64])
+    source[0].sendall(IDLE.main[:64])
+    assert read_whole(source[0]) == b""
+    for content in (IDLE.main, IDLE.channels[0]):
+        late = ends.connect()
+        late.sendall(content[:64])
+        assert read_whole(late) == b""
+    ends.close()
+    runner.join(PATIENCE)
+    assert refused == ["it came too late"] * 2

@@ -103,6 +103,19 @@ def test_qemu_to_qemu_through_two_relays(
         assert_that_it_arrives(way, dirty=dirty)
 
 
+def test_a_source_can_migrate_again_after_the_next_hop_was_missing(tmp_path: Path, firmware: dict[bool, Path]) -> None:
+    """A channel that breaks during set-up leaves QEMU 7.2 unable to migrate again, in more than half of the cases."""
+    with Guest(tmp_path, "source", firmware=firmware[True]) as source:
+        source.set_capabilities("return-path")
+        set_up(source, 2, dirty=True)
+        for attempt in range(4):
+            with relay(f"unix:{tmp_path}/s", f"unix:{tmp_path}/nobody", "none", "qpl") as middle:
+                source.migrate(f"unix:{tmp_path}/s")
+                assert source.wait_migration(PATIENCE)["status"] == "failed", attempt
+                assert "nothing listens there" in middle.finish().stderr
+        assert source.status() == "running"
+
+
 @pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
 def test_with_dynamic_tables(tmp_path: Path, data: Path, firmware: dict[bool, Path], dirty: bool) -> None:
     with Way(tmp_path, firmware[dirty], data, first=("--huffman", "dynamic"), dirty=dirty) as way:

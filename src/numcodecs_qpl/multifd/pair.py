@@ -32,10 +32,9 @@ class Pair:
     source_ended: bool = False
     threads: list[threading.Thread] = field(default_factory=list)
 
-    def join_forward(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds until all that the source has sent was passed on."""
-        for thread in self.threads[:1]:
-            thread.join(timeout)
+    def passes_forward(self) -> bool:
+        """Return True while what the source sends is passed on."""
+        return any(thread.is_alive() for thread in self.threads[:1])
 
     def abort(self) -> None:
         """End both connections in both directions."""

@@ -8,6 +8,10 @@ channel, however slow the far side is.
 QEMU writes a SYNC to each channel before it tells the main channel, and a destination that has been told waits for the
 SYNCs, in QEMU 7.2 for ever. So a migration that fails here ends in this order: the main channel; then each channel,
 after all that the source has sent on it.
+
+The relay does not break a multifd channel before the source has closed it. A source's QEMU 7.2 or 10.0 whose channel
+breaks while it sets up the migration may wait for that channel for ever, and can never migrate again. So a relay that
+fails goes on to take the channels that come, and drops what it cannot pass on.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ from numcodecs_qpl.multifd.stream.vmdescription import DescriptionFinder
 from numcodecs_qpl.multifd.threads import start
 from numcodecs_qpl.multifd.transport.address import Address
 from numcodecs_qpl.multifd.transport.connecting import Abort, connect
+from numcodecs_qpl.multifd.transport.connection import Connection, discard
 from numcodecs_qpl.multifd.transport.intake import Arrival, Intake, OneSource
 from numcodecs_qpl.multifd.transport.listener import Listener
 from numcodecs_qpl.multifd.transport.silence import Silence
@@ -59,7 +64,9 @@ LOOK_FOR_THE_GUEST = (
     "before you let the source's guest run"
 )
 DELIVERY_SECONDS = 5.0
-"""Time that a migration which fails here has to deliver what the source has sent."""
+"""Time that a migration which fails here has to deliver what the source has sent; then the source is cut off."""
+SETUP_SECONDS = 1.0
+"""Time after its main connection in which the source of a migration that fails here may open its first channel."""
 OPENER_SECONDS = 1.0  # how long the end waits for name resolution, which nothing can interrupt
 
 
@@ -154,6 +161,7 @@ class Relay:
         self._error: Exception | None = None
         self.main_came = False
         self._ended = threading.Event()
+        self._closed = False  # `take` takes no more
         self._return_path: bool | None = False  # the destination will confirm; None if that cannot be known
         self._passed_on = False  # the whole main channel, up to the description that ends it
         self._description = DescriptionFinder()
@@ -210,13 +218,15 @@ class Relay:
                 self._ended.set()
                 self._changed.notify_all()
             self._abort()
-            closed()
             with contextlib.suppress(RuntimeError):  # it was not started
                 self._opener.join(OPENER_SECONDS)
-            for arrival in self._waiting:
-                arrival.connection.close()
             if not finished:
                 self._deliver()
+            with self._changed:
+                self._closed = True
+            closed()
+            for arrival in self._waiting:
+                arrival.connection.reset()
         finally:
             if finished:
                 for pair in self._pairs.values():
@@ -225,15 +235,34 @@ class Relay:
                 fail(self._pairs.values())
 
     def _deliver(self) -> None:
-        """Pass on what the source has sent on the multifd channels."""
-        main = self._pairs.get(MAIN)
+        """Pass on what the source sends, or drop it, until the source has closed its connections."""
         # A source closes its channels when its main connection breaks. Where everything was passed on, it closes them
         # by itself, as soon as the destination has everything.
-        if main is not None and (self._error is not None or not self._passed_on):
-            fail([main])
-        deadline = time.monotonic() + DELIVERY_SECONDS
-        for pair in self._pairs.values():
-            pair.join_forward(max(0.0, deadline - time.monotonic()))
+        may_open_more = not self.has_lost_source()
+        if self._error is not None or not self._passed_on:
+            self._break_main()
+        deadline, first_by = time.monotonic() + DELIVERY_SECONDS, self._started + SETUP_SECONDS
+        while (now := time.monotonic()) < deadline:
+            left = self._left()
+            awaited = may_open_more and not self._initial and now < first_by
+            if not (left or awaited or any(pair.passes_forward() for pair in self._pairs.values())):
+                break
+            discard(left, TICK)
+
+    def _break_main(self) -> None:
+        if MAIN in self._pairs:
+            fail([self._pairs[MAIN]])
+        with self._changed:
+            for arrival in self._waiting:
+                if arrival.initial is None:
+                    arrival.connection.reset()
+
+    def _left(self) -> list[Connection]:
+        """Return the connections that the source has not closed and that nothing reads any more."""
+        with self._changed:
+            waiting = [arrival.connection for arrival in self._waiting]
+        broken = [pair.source for pair in self._pairs.values() if not pair.passes_forward()]
+        return [connection for connection in waiting + broken if not connection.has_hung_up()]
 
     def _over(self) -> bool:
         """Wait a little; return True if all has come to its end."""
@@ -310,7 +339,7 @@ class Relay:
         """
         initial = arrival.initial
         with self._changed:
-            if self._ended.is_set():
+            if self._closed or (self._ended.is_set() and (initial is None or self._contradicts(initial))):
                 raise MultiFDError("it came too late")
             if initial is None:
                 if self.main_came:
@@ -418,7 +447,7 @@ class Relay:
             forward, back = partial(self._recode, arrival.initial.id), self._pass_back
         with self._changed:
             if self._ended.is_set():
-                pair.close()
+                pair.onward.close()
                 return
             self._waiting.pop(0)
             for connection in (pair.source, pair.onward):

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from numcodecs_qpl.multifd.errors import NoAnswerError, PeerClosedError
 
 UNIX_BUFFER = 1 << 20  # bytes
 NO_ANSWER = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
 """Errors of a link that carries nothing any more; the other side may not know of them."""
+PIECE = 64 * 1024  # bytes that are dropped at a time
 IOV_MAX = 1024  # Linux's limit of buffers in a call (limits.h)
 
 
@@ -72,6 +74,10 @@ class Connection:
             (socket.TCP_USER_TIMEOUT, seconds * 1000),
         ):
             self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    def fileno(self) -> int:
+        """Return the socket's file descriptor."""
+        return self._socket.fileno()
 
     def has_hung_up(self) -> bool:
         """Return True if the other side has ended its direction, read or unread, or this side has closed."""
@@ -203,3 +209,21 @@ class Connection:
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
+
+
+def discard(connections: Collection[Connection], timeout: float) -> None:
+    """Read and drop what has come on `connections`, or what comes first within `timeout` seconds.
+
+    Parameters
+    ----------
+    connections : collection of Connection
+        No thread reads them. Those with TLS cannot be used for anything else after this.
+    timeout : float
+        In seconds.
+    """
+    poll = select.poll()
+    for connection in connections:
+        poll.register(connection, select.POLLIN)
+    for descriptor, _ in poll.poll(timeout * 1000):
+        with contextlib.suppress(OSError):  # it broke
+            os.read(descriptor, PIECE)
