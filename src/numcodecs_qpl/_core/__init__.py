@@ -1,4 +1,4 @@
-"""The core: blocks of raw deflate, on an IAA or in software. It knows no container format."""
+"""The core: blocks of raw deflate, on an IAA or in software, without any container format."""
 
 from numcodecs_qpl._core.arguments import HUFFMAN, MAX_BLOCK, MAX_LEVEL
 from numcodecs_qpl._core.batch import engine_versions, reset_stats, software_versions, stats

@@ -21,14 +21,14 @@ MAX_LEVEL = 9
 """The highest level of zlib, and of its codecs in numcodecs and zarr; 0 is the lowest."""
 
 HUFFMAN: dict[Huffman, bool] = {"fixed": False, "dynamic": True}
-"""True for tables that are made for each block."""
+"""Choices of `huffman`: True if tables are made for each block."""
 
 
 def unusual_bytes(buffer: Any, name: str) -> memoryview:
-    """Bytes of an object without a C-contiguous buffer, or that may hold objects; see `Memory`."""
+    """Return the bytes of an object that has no C-contiguous buffer or may hold Python objects; see `Memory`."""
     try:
         array = np.asarray(buffer if isinstance(buffer, np.ndarray) else memoryview(buffer))
-    except (TypeError, ValueError, RuntimeError):  # NumPy raises the last for structures that it cannot read
+    except (TypeError, ValueError, RuntimeError):  # NumPy raises RuntimeError for structures that it cannot read
         raise TypeError(f"{name} is of type {type(buffer).__name__}; a buffer or an array is required") from None
     if array.dtype.hasobject:
         raise TypeError(f"{name} holds Python objects; bytes or an array of numbers is required")
@@ -40,14 +40,14 @@ def unusual_bytes(buffer: Any, name: str) -> memoryview:
 
 
 def as_index(value: Any, name: str, least: int, most: int) -> int:
-    """`value` as a Python int: any integer, as `operator.index` takes them, but not a bool.
+    """Return `value` as a Python int. Any type with ``__index__`` is accepted, except bool.
 
     Raises
     ------
     TypeError
         If `value` is not an integer.
     ValueError
-        If it is not in ``least <= value <= most``.
+        If `value` is not in ``least <= value <= most``.
     """
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} is {value!r}; it must be an integer")
@@ -61,7 +61,7 @@ def as_index(value: Any, name: str, least: int, most: int) -> int:
 
 
 def as_choice(value: Any, name: str, choices: Collection[Choice]) -> Choice:
-    """The one of `choices` that equals `value`; ValueError with their list if there is none."""
+    """Return the element of `choices` that equals `value`; ValueError with the list of choices if none does."""
     for choice in choices:
         if isinstance(value, str) and value == choice:
             return choice
@@ -74,14 +74,14 @@ def is_dynamic(huffman: Any) -> bool:
 
 
 def check_page_size(page_size: Any) -> int:
-    """`page_size` as an int; ValueError or TypeError unless it is an integer from 2 to `MAX_BLOCK`."""
+    """Return `page_size` as an int; ValueError or TypeError unless it is an integer from 2 to `MAX_BLOCK`."""
     return as_index(page_size, "page_size", 2, MAX_BLOCK)
 
 
 def as_lengths(lengths: Any) -> NDArray[np.int64] | memoryview:
-    """Lengths of pages as an array of int64, shape (pages,); TypeError if they are not integers.
+    """Return lengths of pages as an array of int64, shape (pages,); TypeError if they are not integers.
 
-    A memoryview of uint32 is returned as it is.
+    A memoryview of uint32 is returned unchanged.
     """
     if isinstance(lengths, memoryview) and lengths.format == "I" and lengths.ndim == 1 and lengths.contiguous:
         return lengths
@@ -97,7 +97,7 @@ def as_lengths(lengths: Any) -> NDArray[np.int64] | memoryview:
 
 
 def as_lengths_to_fill(lengths: Any) -> memoryview:
-    """Memory to write lengths of pages to; TypeError or ValueError unless it is a contiguous, writable uint32 row."""
+    """Return a view of `lengths` to write to; TypeError or ValueError unless it is contiguous, writable, 1-d uint32."""
     try:
         view = memoryview(lengths)
     except (TypeError, ValueError):

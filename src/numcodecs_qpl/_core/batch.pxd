@@ -1,4 +1,4 @@
-"""Batches of blocks: runs, threads; the device first, and software for the rest."""
+"""Batches of blocks, split into runs over threads. A device goes first; software does the rest."""
 
 from libc.stdint cimport uint32_t
 
@@ -18,19 +18,19 @@ cdef class Batch:
     cdef Task task
     cdef tuple buffers
 
-    # Do all blocks. Compressing, block 0 goes to its `dst` and each other one directly behind the block before it; its
-    # own `dst` says where it may be written meanwhile. Raises QplError if a device fails that is demanded, and
-    # MemoryError if there is no memory. No Python runs meanwhile: no signal handler comes between.
+    # Do all blocks. When compressing, block 0 goes to its `dst`, and each other block directly behind the one before.
+    # Until then a block may be written at its own `dst`. Raises QplError if the path setting is "hardware" and a device
+    # fails, and MemoryError without memory. No Python code runs meanwhile, so no signal handler does either.
     cdef int run(self, str what) except -1
     # Checksum of the uncompressed bytes of all blocks.
     cdef uint32_t joined_checksum(self) noexcept
 
 
-# Room that compressing an open block of `size` bytes takes at the most.
+# Upper bound of the compressed size of an open block of `size` bytes.
 cdef size_t open_room(size_t size) noexcept
-# Room that `deflate_stream` takes for `size` bytes at the most.
+# Upper bound of the size that `deflate_stream` writes for `size` bytes.
 cdef size_t level_room(size_t size) noexcept
 # Compress into one final stream, in software, at level 0 (stored) to 9.
 cdef int deflate_stream(Block *block, Checksum checksum, int level) except -1
-# Inflate one final stream of unknown end. `read` and `block.written` say how much of it there was.
+# Inflate one final stream of unknown end. Sets `read`, the bytes of input used, and `block.written`.
 cdef int inflate_stream(Block *block, Checksum checksum, size_t *read) except -1

@@ -1,4 +1,4 @@
-"""Batches of blocks: runs, threads; the device first, and software for the rest."""
+"""Batches of blocks, split into runs over threads. A device goes first; software does the rest."""
 
 import os
 
@@ -33,12 +33,12 @@ cdef enum:
 
 cdef enum:
     STORED_NOTHING = 5  # bytes of the empty stored block that ends an open one
-    MARGIN = 16         # bytes that an engine may want to have free behind its output
+    MARGIN = 16         # free bytes that an engine may need behind its output
 
 cdef atomic_llong done[2][2]  # blocks, by path and operation
 
 
-# What the threads that share a batch have in common.
+# State that is shared by the threads of a batch.
 cdef struct Shared:
     Block *blocks
     Py_ssize_t count
@@ -46,21 +46,21 @@ cdef struct Shared:
     atomic_llong taken  # runs
     Task task
     bint hardware       # there is a device
-    bint fall_back      # software does what the device does not
+    bint fall_back      # software does the blocks that the device refuses
     int32_t numa_id
 
 
-# What one thread holds while it works.
+# State of one thread while it works.
 cdef struct Worker:
     Shared *shared
     const Task *task
     SoftwareEngine *software
-    uint8_t *end        # compressing: where the next block goes
+    uint8_t *end        # compressing: the address of the next block
     long long done[2]   # blocks, by path
 
 
 cdef bint must_end(const Task *task) noexcept nogil:
-    # Return True for final blocks that have to end with their input: all but pages.
+    # Return True if blocks are final and have to end with their input. Pages need not, as in QEMU.
     return task.operation == DECOMPRESS and not task.open and not task.keep
 
 
@@ -76,8 +76,7 @@ cdef void do_in_software(Worker *worker, Block *block) noexcept nogil:
 
 
 cdef void complete(Worker *worker, Block *block) noexcept nogil:
-    # A block comes from an engine. What does not get smaller is kept or stored, and the checksum is taken while the
-    # bytes are in the cache.
+    # Finish a block that an engine is through with. The checksum is taken here, while the bytes are in the cache.
     cdef const Task *task = worker.task
     if block.status == FULL and task.operation == COMPRESS:
         if task.keep:
@@ -100,7 +99,7 @@ cdef void keep(Block *block) noexcept nogil:
 
 
 cdef void place(void *context, Block *block, const uint8_t *output) noexcept nogil:
-    # A block comes from the device.
+    # Take a block from the device.
     cdef Worker *worker = <Worker *>context
     if worker.task.operation == COMPRESS:
         block.dst = worker.end
@@ -109,7 +108,7 @@ cdef void place(void *context, Block *block, const uint8_t *output) noexcept nog
     if block.status == DONE:
         memcpy(block.dst, output, block.written)
     elif block.status == DAMAGED or block.status == DEVICE_FAILED and worker.shared.fall_back:
-        # Software has the last word on data that a device refuses: a device reads distances up to 4096 only.
+        # The device may refuse valid data, as it follows distances up to 4096 only. So software decides.
         note_fallback(block.reason)
         do_in_software(worker, block)
     complete(worker, block)
@@ -155,7 +154,7 @@ cdef void *work(void *argument) noexcept nogil:
 
 
 cdef void close_gaps(Block *blocks, Py_ssize_t count, Py_ssize_t run_length) noexcept:
-    # Runs were written each into a place of its own: move them together.
+    # Each run was written to a place of its own: close the gaps.
     cdef Py_ssize_t first, last, i, shift, run
     cdef uint8_t *end = blocks[0].dst
     for first in range(0, count, run_length):
@@ -170,14 +169,14 @@ cdef void close_gaps(Block *blocks, Py_ssize_t count, Py_ssize_t run_length) noe
 
 
 cdef class Batch:
-    """Blocks to be done.
+    """Blocks to be compressed or inflated together.
 
     Parameters
     ----------
     count : int
-        Blocks.
+        Number of blocks.
     buffers : tuple
-        The objects that own the memory of the blocks: they live as long as the batch.
+        Owners of the blocks' memory. The batch holds references to them.
     """
 
     def __cinit__(self, Py_ssize_t count, tuple buffers):
@@ -200,8 +199,8 @@ cdef class Batch:
         memset(&shared, 0, sizeof(shared))
         shared.blocks = self.blocks
         shared.count = self.count
-        # One run for each thread: shorter ones would even out threads of unequal speed, but cost more on equal ones, as
-        # each is written into fresh memory of its own and then moved.
+        # One run for each thread. Shorter runs would help threads of unequal speed, but each run is written into fresh
+        # memory and then moved, which costs more on threads of equal speed.
         shared.run_length = -(-self.count // threads)
         shared.task = self.task
         shared.hardware = path_in_force() == "hardware"
@@ -280,12 +279,12 @@ _set_random()
 
 
 def software_versions() -> dict[str, str]:
-    """Libraries of the software engine, and the versions of their headers."""
+    """Return the libraries of the software engine, with the versions of their headers."""
     return {"ISA-L": software_isal_version().decode(), "libdeflate": software_libdeflate_version().decode()}
 
 
 def engine_versions() -> str:
-    """All libraries that may do the work, with their versions, as one line."""
+    """Return all libraries that may do the work, with their versions, as one line."""
     versions = {**software_versions(), "libqpl": iaa.libqpl_version()}
     return ", ".join([f"{name} {number}" for name, number in versions.items() if number])
 
@@ -298,8 +297,8 @@ def stats() -> dict[str, dict[str, int]]:
     dict
         ``"hardware"`` and ``"software"``: blocks ``"compressed"`` and ``"decompressed"`` there. A stream that is
         inflated in one piece counts as one block.
-        ``"fallback"``: blocks that a device did not do, and software did instead, by libqpl's name of the reason.
-        ``"queues"``: how often they were found ``"full"``.
+        ``"fallback"``: blocks that software did instead of a device, by libqpl's name of the reason.
+        ``"queues"``: ``"full"``, the number of submissions refused because the work queues were full.
     """
     seen = {
         path: {

@@ -1,4 +1,4 @@
-/* A block of raw deflate (RFC 1951), what is to be done with it, and what came of it. Both engines share this.
+/* A block of raw deflate (RFC 1951), the task to do with it, and its result. Both engines share these types.
 
    A block is open or final. A final block is a whole deflate stream. An open block has no BFINAL bit and ends on a byte
    boundary, so that blocks can follow one another and "03 00" closes the stream. */
@@ -10,12 +10,12 @@
 #include <stdint.h>
 
 typedef enum {
-    TODO = 0,      /* not done: a failure wherever it is met at the end */
+    TODO = 0,      /* not done; at the end of a batch this is a failure */
     DONE,
     FULL,          /* the result does not fit into `room` */
-    DAMAGED,       /* the input is not what it should be */
+    DAMAGED,       /* the input is invalid, or not of the expected size */
     NO_MEMORY,
-    DEVICE_FAILED, /* for `reason` */
+    DEVICE_FAILED, /* see `reason` */
 } Status;
 
 typedef enum { COMPRESS, DECOMPRESS } Operation;
@@ -24,9 +24,9 @@ typedef enum { NO_CHECKSUM, CRC32, ADLER32 } Checksum;
 
 typedef struct {
     Operation operation;
-    int dynamic;       /* compress: Huffman tables made for each block, not deflate's fixed ones */
+    int dynamic;       /* compress: make Huffman tables for each block; else use deflate's fixed ones */
     int open;          /* the blocks are open, not final */
-    int keep;          /* pages: one that does not get smaller is kept as it is, `size` bytes in `room` + 1 */
+    int keep;          /* pages: copy a page that does not get smaller, `size` bytes into `room` + 1 */
     Checksum checksum; /* of the uncompressed bytes of each block */
 } Task;
 
@@ -38,7 +38,7 @@ typedef struct {
     size_t written;
     uint32_t checksum;
     Status status;
-    uint32_t reason;   /* DEVICE_FAILED: the device's own number, for people */
+    uint32_t reason;   /* DEVICE_FAILED: libqpl's status number, for messages */
 } Block;
 
 #endif

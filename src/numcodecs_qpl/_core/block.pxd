@@ -1,4 +1,4 @@
-"""A block, what is to be done with it, and what came of it: `block.h` for Cython."""
+"""A block, the task to do with it, and its result: `block.h` for Cython."""
 
 from libc.stdint cimport uint8_t, uint32_t
 

@@ -22,22 +22,22 @@ cdef bytes LAST_BLOCK = b"\x03\x00"
 cpdef tuple compress_blocks(
     Memory src, Py_ssize_t block_size, bint dynamic, str checksum, Py_ssize_t head, bint index, Py_ssize_t tail
 ):
-    """Compress `src` into one stream, in blocks that can be inflated apart from each other.
+    """Compress `src` into one stream, in blocks that can be inflated independently.
 
     Each block is compressed on its own and ends on a byte boundary. The bytes ``03 00``, an empty final block, follow
-    the last one. No byte at all makes no block.
+    the last one. An empty `src` has no blocks.
 
     Parameters
     ----------
     src : Memory
     block_size : int
-        Bytes of `src` in a block, 1 to 2**31 - 1 (else a ValueError); the last block has what remains.
+        Bytes of `src` in a block, 1 to 2**31 - 1 (else a ValueError). The last block may be smaller.
     dynamic : bool
         Huffman tables made for each block, or deflate's fixed ones.
     checksum : {"", "crc32", "adler32"}
         Checksum to take of `src`.
     head, tail : int
-        Bytes to leave for the caller to write, before all else and after the stream.
+        Bytes to leave free before everything else and after the stream, for the caller to write.
     index : bool
         Write the compressed size of each block before the stream, as a little-endian u32.
 
@@ -52,7 +52,7 @@ cpdef tuple compress_blocks(
     cdef size_t slot = open_room(block_size)
     cdef Py_ssize_t last = src.size - (count - 1) * block_size
     cdef Py_ssize_t begin = head + (SIZE_BYTES * count if index else 0)
-    # The batch may not hold it too, as it is shortened in the end.
+    # The batch must not hold a reference to it: it is shortened in place, which needs the only one.
     cdef bytes encoded = new_bytes(
         begin + ((count - 1) * slot + open_room(last) if count else 0) + len(LAST_BLOCK) + tail
     )
@@ -102,26 +102,26 @@ cpdef tuple compress_stream(Memory src, int level, str checksum, Py_ssize_t head
 
 
 cpdef list decompress_blocks(Memory src, list places, Memory dst, bint final, str checksum):
-    """Inflate blocks of known size, one after the other into `dst`.
+    """Inflate blocks of known size into `dst`, one after the other.
 
     Parameters
     ----------
     src : Memory
     places : list of tuples of int
-        Offset of each block in `src`, its bytes, and the bytes that it has to inflate to.
+        Offset of each block in `src`, its compressed size, and its inflated size.
     dst : Memory
-        Has as many bytes as there are in all blocks.
+        Output; its size is the sum of the inflated sizes.
     final : bool
-        Each block is a deflate stream; else all together are one, as `compress_blocks` makes it.
+        Each block is a deflate stream. Otherwise all blocks together are one, as `compress_blocks` writes it.
     checksum : {"", "crc32", "adler32"}
         Checksum to take of the inflated bytes.
 
     Returns
     -------
     list of int, or None
-        Checksum of each stream: one for each final block, else one for all. None if a block is not within `src`, does
-        not inflate to exactly its size, or does not end exactly where its length says, or if the sizes do not fill
-        `dst`.
+        Checksum of each stream: one for each final block, else one for all. None if a block is outside `src`, does
+        not inflate to exactly its inflated size, or does not end exactly at its compressed size. None as well if the
+        inflated sizes do not add up to `dst`.
     """
     cdef Batch batch = Batch(len(places), (src, dst))
     cdef int64_t offset, length, size

@@ -27,4 +27,4 @@ class QplError(RuntimeError):
 
 
 class CorruptDataError(QplError, ValueError):
-    """Data to decode is damaged, truncated, or not of the format that was asked for."""
+    """Data to decode is damaged, truncated, or of another format than expected."""

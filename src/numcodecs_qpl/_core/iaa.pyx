@@ -1,12 +1,12 @@
-"""The IAA engine: libqpl's jobs on the hardware path, many in flight at once.
+"""The IAA engine: jobs of libqpl on the hardware path, many in flight at once.
 
-A block in flight is in a *slot*: a job of libqpl's, and memory of ours that the device writes to and, inflating, reads
-from. The device never writes to the caller's memory. So a block that a device does not answer for can be given up: its
-slot is left to the device for ever, and a late write does no harm. It also spares a device page faults, which fresh
-memory of the caller's would cost.
+A block in flight is in a *slot*: a libqpl job, and memory of this module. The device writes to that memory and, when
+inflating, reads from it. The device never writes to the caller's memory. So a block can be abandoned if the device
+does not answer: its slot is never used again, and a late write does no harm. The slot's memory also avoids the page
+faults that a device would take on fresh memory of the caller.
 
-All that is known here of libqpl was measured on version 1.9.0, and ``tests/test_libqpl.py`` and
-``tests/test_emulated_iaa.py`` repeat it. No Python runs in the functions that work without the GIL.
+All facts about libqpl in this file were measured on version 1.9.0; ``tests/test_libqpl.py`` and
+``tests/test_emulated_iaa.py`` measure them again. No Python code runs in the functions that work without the GIL.
 """
 
 import os
@@ -66,24 +66,24 @@ cdef enum:
     MAX_IN_FLIGHT = 64     # of one thread; a device's queues hold up to 128 descriptors altogether
     MAX_IDLE = 2 * MAX_IN_FLIGHT
     KEPT_MEMORY = 1 << 18  # bytes of input and of output memory that an idle slot keeps
-    SPARE = 16             # bytes after an output: for the end of an open block, and what libqpl wants to have free
-    BUSY_RETRIES = 3       # as in QEMU 9.1: waiting for ever took a quarter longer than doing the block in software
-    DATA_STATUSES = 200    # libqpl's status.h: those from 200 to 299 are of the data ...
-    JOB_STATUSES = 300     # ... and those from here on are not
+    SPARE = 16             # bytes after an output: for the end of an open block, and free bytes that libqpl needs
+    BUSY_RETRIES = 3       # as in QEMU 9.1: waiting without a limit took a quarter longer than software
+    DATA_STATUSES = 200    # libqpl's status.h: statuses from 200 to 299 concern the data ...
+    JOB_STATUSES = 300     # ... and higher ones do not
     STATUS_LIMIT = 1024    # the largest status is 503
 
-# A thread that waits for a device spins at first and then sleeps, for an eighth of the time that it has waited. Shorter
-# sleeps cost a tenth of a core: each takes about 40 us of CPU time in a virtual machine (measured).
+# A thread that waits for a device spins first. Then it sleeps, each time for an eighth of the time it has waited.
+# Shorter sleeps cost a tenth of a core: each takes about 40 us of CPU time in a virtual machine (measured).
 cdef double SPIN_SECONDS = 50e-6
 cdef double LONGEST_SLEEP = 1e-3
 
 TIMEOUT_SECONDS = 8.0
-"""Without a block done in so long, the devices are taken for gone; libqpl's own waits end after as long."""
+"""Seconds without a finished block after which the devices count as lost; libqpl's own waits end after as long."""
 
-# On hardware libqpl reports the whole input as read, wherever the stream ended. So an open block is given to it with
-# two stored blocks behind, of random bytes that no data can know. If these come out behind the block's bytes, the
-# device has read them as blocks, and so the block to its end. A block that swallows them as data of its own has other
-# bytes there.
+# On hardware, libqpl reports the whole input as read, wherever the stream ended. So two stored blocks are appended to
+# an open block, with random bytes that data cannot predict. If these bytes follow the block's output, the device has
+# read them as blocks, and therefore has read the block to its end. If the block swallows them as its own data, other
+# bytes follow.
 cdef enum:
     FIRST_HEADER = 5
     PROOF = 8          # bytes of the first stored block ...
@@ -119,8 +119,8 @@ cdef struct Slot:
     Status status
     uint32_t reason
     size_t written
-    int refusals           # times that the queues were full
-    bint touched           # all pages of it, after a page fault
+    int refusals           # submissions refused because the queues were full
+    bint touched           # all its pages were touched, after a page fault
 
 
 cdef struct Pool:
@@ -133,12 +133,12 @@ cdef struct Pool:
 
 
 cdef Pool pool
-cdef int64_t answer = -1  # libqpl's init status; below 0 until it was asked
+cdef int64_t answer = -1  # libqpl's init status; below 0 until it has been requested
 cdef bint forked = False
 
 
 def _choose_sentinel() -> None:
-    """Make the two stored blocks (RFC 1951, 3.2.4): BFINAL and BTYPE, LEN, its complement, and the bytes."""
+    """Write the two stored blocks (RFC 1951, 3.2.4): BFINAL and BTYPE, LEN, its complement, and the bytes."""
     proof, last = os.urandom(PROOF), os.urandom(LAST)
     blocks = b"\x00\x08\x00\xf7\xff" + proof + b"\x01\x01\x00\xfe\xff" + last
     memcpy(sentinel, <const uint8_t *>blocks, sizeof(sentinel))
@@ -158,7 +158,7 @@ empty_pool()
 
 
 def _after_fork_in_child() -> None:
-    """Forget the parent's slots, whose jobs are those of its devices, and begin the counts anew."""
+    """Drop the parent's slots, whose jobs belong to the parent's devices, and reset the counts."""
     global forked
     forked |= answer == QPL_STS_OK
     empty_pool()
@@ -179,7 +179,7 @@ cdef uint32_t make_job(qpl_job **job) noexcept nogil:
         return QPL_STS_NO_MEM_ERR
     status = qpl_init_job(qpl_path_hardware, job[0])
     if status != QPL_STS_OK:
-        # A failed init has made this a software job in a buffer that is too small for one.
+        # After a failed init this is a software job, in a buffer that is too small for one.
         free(job[0])
         job[0] = NULL
     return status
@@ -205,8 +205,8 @@ cdef bint make_room(Area *memory, size_t size) noexcept nogil:
         if memory.bytes == NULL:
             return False
         memory.size = size
-        # Touch its pages, as a device may give a job back for each one that is not there. Touch no more than this: the
-        # size may come from untrusted data.
+        # Touch the pages first: a device may return a job for each page that is not mapped. Touch no more pages than
+        # this: the size may come from untrusted data.
         memset(memory.bytes, 0, min(size, <size_t>KEPT_MEMORY))
     return True
 
@@ -252,7 +252,7 @@ cdef void fail(Slot *slot, uint32_t reason) noexcept nogil:
 
 
 cdef void take_in(const Task *task, Slot *slot, const Block *block, uint32_t obstacle) noexcept nogil:
-    # Begin with a block. `obstacle` keeps all blocks from the device, unless it is OK.
+    # Begin a block. If `obstacle` is not OK, the block does not go to the device.
     slot.src = block.src
     slot.size = block.size
     slot.room = block.room
@@ -346,13 +346,13 @@ cdef void collect(const Task *task, Slot *slot, bint patient) noexcept nogil:
     if status == QPL_STS_MORE_OUTPUT_NEEDED:
         finish(slot, FULL)
         return
-    # A job that failed is used no more. libqpl takes one whose second descriptor found the queues full for half done:
-    # it would give the next block the codes of this one, and report OK.
+    # Never use a failed job again. If the queues were full for its second descriptor, libqpl takes the job for half
+    # done: it would compress the next block with this block's codes, and report OK.
     drop_job(slot)
     if status == QPL_STS_QUEUES_ARE_BUSY_ERR:
         refuse(slot, patient)
     elif (status == QPL_STS_INTL_PAGE_FAULT or status == QPL_STS_INTL_W_PAGE_FAULT) and not slot.touched:
-        # libqpl touches the page and submits again, but only once in the life of a job.
+        # libqpl touches the page and submits again, but only once in a job's lifetime.
         touch_pages(slot.src, slot.size)
         memset(slot.output.bytes, 0, slot.output.size)
         slot.touched = True
@@ -365,7 +365,7 @@ cdef void collect(const Task *task, Slot *slot, bint patient) noexcept nogil:
 
 
 cdef void open_block(Slot *slot) noexcept nogil:
-    # The stream of one job is one final deflate block, or stored blocks where the device gave up (error 25).
+    # The stream of a job is one final deflate block, or stored blocks if the output did not fit (error 25).
     cdef uint8_t *stream = slot.output.bytes
     cdef uint32_t used = slot.job.last_bit_offset  # bits of the last byte; 0 stands for all
     if not slot.written or not stream[0] & 6:
@@ -373,7 +373,7 @@ cdef void open_block(Slot *slot) noexcept nogil:
         return
     stream[0] &= 0xfe  # BFINAL
     if used == 0 or used > 5:
-        # No place in the last byte for the three bits of the stored block's header.
+        # The last byte has no room for the three bits of the stored block's header.
         stream[slot.written] = 0
         slot.written += 1
     memcpy(stream + slot.written, STORED_NOTHING, sizeof(STORED_NOTHING))
@@ -393,7 +393,7 @@ cdef void check_sentinel(Slot *slot) noexcept nogil:
 
 cdef void give_up(Slot *slot, uint32_t reason) noexcept nogil:
     if slot.state == IN_FLIGHT:
-        # The device may still write there: this memory is never used again.
+        # The device may still write to this memory, so it is never used again.
         slot.job = NULL
         slot.input.bytes = NULL
         slot.input.size = 0
@@ -409,8 +409,8 @@ cdef void do_on_device(
 ) noexcept nogil:
     cdef Slot *ring[MAX_IN_FLIGHT]  # block i is in slot i % depth
     cdef Py_ssize_t depth = 0
-    cdef Py_ssize_t first = 0       # the first that is not handed over yet
-    cdef Py_ssize_t end = 0         # the first that has not begun
+    cdef Py_ssize_t first = 0       # first block that is not handed over yet
+    cdef Py_ssize_t end = 0         # first block that has not begun
     cdef Py_ssize_t i
     cdef Slot *slot
     cdef Py_ssize_t limit           # of blocks in flight
@@ -443,7 +443,7 @@ cdef void do_on_device(
                 submit(task, slot, numa_id, patient)
                 in_flight += slot.state == IN_FLIGHT
                 if slot.state == WAITING:
-                    break  # the queues are full: the next one would not find a place either
+                    break  # the queues are full for the next block as well
         for i in range(first, end):
             slot = ring[i % depth]
             if slot.state == IN_FLIGHT:
@@ -451,7 +451,7 @@ cdef void do_on_device(
                 in_flight -= slot.state != IN_FLIGHT
                 moved |= slot.state == READY
                 if slot.state == WAITING and slot.refusals:
-                    # Our own first descriptors keep the second ones out: fewer of them, or none would ever be done.
+                    # Our own first descriptors fill the queues, so no second one fits: submit fewer blocks at once.
                     limit = max(1, limit // 2)
         while first < end and ring[first % depth].state == READY:
             slot = ring[first % depth]
@@ -466,7 +466,7 @@ cdef void do_on_device(
         if moved:
             progress = now()
         elif waited > timeout:
-            # If nothing of ours is in flight, others kept the queues full all the time.
+            # With none of our blocks in flight, other processes kept the queues full all the time.
             obstacle = QPL_STS_INTL_HARDWARE_TIMEOUT if in_flight else QPL_STS_QUEUES_ARE_BUSY_ERR
             pool.lost |= in_flight != 0
             for i in range(first, end):
@@ -498,17 +498,17 @@ cdef double timeout = TIMEOUT_SECONDS
 
 
 def set_timeout(seconds: float) -> None:
-    """Change how long a device may take for any block at all; tests cannot wait as long as a device can."""
+    """Set the time after which the devices count as lost. Tests use this to shorten the wait."""
     global timeout
     timeout = seconds
 
 
-# ---- What can be seen ---------------------------------------------------------------------------
+# ---- State and counts ---------------------------------------------------------------------------
 
 cpdef object init_status():
-    """Status with which libqpl answers the wish for a hardware job: 0 if an IAA can be used.
+    """Return libqpl's status for a hardware job: 0 if an IAA can be used.
 
-    libqpl is asked once a process, as it looks for devices only once. Once `taken_away` has a reason, it is the status
+    libqpl is asked once a process, as it looks for devices only once. If `taken_away` has a reason, this is the status
     of a system without work queues.
     """
     global answer
@@ -521,10 +521,10 @@ cpdef object init_status():
 
 
 cpdef str taken_away():
-    """Why this process cannot use the devices that were found: "forked", "lost", or an empty string.
+    """Return why this process cannot use the devices that were found: "forked", "lost", or an empty string.
 
-    "forked": the parent had opened them, and a queue serves the address space that opened it (Linux does not copy its
-    mapping either: ``VM_DONTCOPY`` in ``drivers/dma/idxd/cdev.c``). "lost": a device has stopped answering.
+    "forked": the parent had opened the devices, and a queue serves only the address space that opened it. Linux does
+    not copy its mapping either (``VM_DONTCOPY`` in ``drivers/dma/idxd/cdev.c``). "lost": a device stopped answering.
     """
     if forked:
         return "forked"
@@ -532,7 +532,7 @@ cpdef str taken_away():
 
 
 def status_name(status: int) -> str:
-    """libqpl's own name for a status number, from the header it was built with."""
+    """Return libqpl's name for a status number, from the header of the build."""
     cdef int i
     for i in range(qpl_status_name_count):
         if qpl_status_names[i].number == status:
@@ -541,7 +541,7 @@ def status_name(status: int) -> str:
 
 
 def libqpl_version() -> str:
-    """Version of the libqpl that is linked in."""
+    """Return the version of the linked libqpl."""
     return qpl_get_library_version().decode()
 
 
@@ -552,7 +552,7 @@ cdef void note_fallback(uint32_t reason) noexcept nogil:
 
 
 def stats() -> dict[str, dict[str, int]]:
-    """Counts of fallbacks, by libqpl's name of the reason, and of full queues."""
+    """Return the counts of fallbacks, by libqpl's name of the reason, and of full queues."""
     return {
         "fallback": {
             status_name(status): pool.fallbacks[status] for status in range(STATUS_LIMIT) if pool.fallbacks[status]

@@ -1,4 +1,4 @@
-"""Memory of callers, and bytes objects of ours while they are written."""
+"""Memory of callers, and bytes objects that are being written."""
 
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -20,8 +20,8 @@ cdef extern from *:
     {
         PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
     #ifdef MADV_HUGEPAGE
-        /* Fresh memory costs a page fault for each of its pages, and threads wait for each other there. Without huge
-           pages this has no effect. NumPy draws the line at 4 MiB too. */
+        /* Fresh memory costs a page fault for each page, and threads wait for each other in the kernel. Huge pages need
+           fewer faults. NumPy starts at 4 MiB too. */
         if (bytes && size >= 4 << 20) {
             uintptr_t start = ((uintptr_t)PyBytes_AS_STRING(bytes) + 4095) / 4096 * 4096;
             (void)madvise((void *)start, size - 4096, MADV_HUGEPAGE);
@@ -32,14 +32,14 @@ cdef extern from *:
 
     #define resize_bytes(bytes, size) _PyBytes_Resize(&(bytes), size)
     """
-    # Bytes that are not cleared, to be written through PyBytes_AS_STRING before anyone else sees them.
+    # A bytes object with undefined content. Write it through PyBytes_AS_STRING before other code gets a reference.
     bytes new_bytes(Py_ssize_t size)
-    # The same, shortened or lengthened: `bytes` has to be a local variable that holds the only reference.
+    # Change the size of a bytes object. `bytes` has to be a local variable that holds the only reference.
     int resize_bytes(bytes fresh, Py_ssize_t size) except -1
 
 
 cdef inline uint64_t get_number(const uint8_t *start, int size) noexcept:
-    # A little-endian number of `size` bytes.
+    # Write a little-endian number of `size` bytes.
     cdef uint64_t number = 0
     cdef int i
     for i in range(size):

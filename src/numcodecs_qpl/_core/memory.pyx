@@ -1,4 +1,4 @@
-"""Memory of callers, and bytes objects of ours while they are written."""
+"""Memory of callers, and bytes objects that are being written."""
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint8_t
@@ -8,13 +8,13 @@ from numcodecs_qpl._core.arguments import unusual_bytes
 
 
 cdef class Memory:
-    """Bytes of any contiguous buffer or array, without a copy. They stay where they are while this object lives.
+    """Bytes of any contiguous buffer or array, without a copy. Their address is fixed while this object lives.
 
     Parameters
     ----------
     buffer : buffer-like
     name : str
-        The caller's name of `buffer`, for messages.
+        The caller's name for `buffer`, for messages.
     writable : bool
         The bytes will be written to.
 
@@ -23,7 +23,7 @@ cdef class Memory:
     TypeError
         If `buffer` has no buffer, or holds Python objects.
     ValueError
-        If it is not contiguous, or if it is read-only but will be written to.
+        If `buffer` is not contiguous, or is read-only and `writable` is set.
     """
 
     def __cinit__(self, buffer, str name not None, bint writable=False):
@@ -48,6 +48,6 @@ cdef class Memory:
         return self.size
 
     def check_apart(self, Memory source not None) -> None:
-        """Raise a ValueError if this overlaps `source`, whose blocks would be overwritten before they are read."""
+        """Raise ValueError if this overlaps `source`: its blocks would be overwritten before they are read."""
         if max(self.start, source.start) < min(self.start + self.size, source.start + source.size):
             raise ValueError(f"{self.name} overlaps {source.name}; pass memory of its own")

@@ -1,4 +1,4 @@
-"""No device: what `iaa.pyx` offers, in a build without libqpl."""
+"""The interface of `iaa.pyx` in a build without libqpl: no device."""
 
 from libc.stdint cimport int32_t, uint32_t
 
@@ -15,26 +15,26 @@ cdef void note_fallback(uint32_t reason) noexcept nogil:
 
 
 cpdef object init_status():
-    """None: there is no libqpl to ask for a device."""
+    """Return None: a build without libqpl cannot look for a device."""
     return None
 
 
 cpdef str taken_away():
-    """An empty string: there was no device."""
+    """Return an empty string: there was no device."""
     return ""
 
 
 def status_name(status: int) -> str:
-    """Name of a status of libqpl: always unknown here."""
+    """Return libqpl's name for a status number: always unknown here."""
     return "unknown status"
 
 
 def libqpl_version() -> None:
-    """None: no libqpl is linked in."""
+    """Return None: libqpl is not linked."""
 
 
 def stats() -> dict[str, dict[str, int]]:
-    """Counts of fallbacks and of full queues: none."""
+    """Return the counts of fallbacks and of full queues: none."""
     return {"fallback": {}, "queues": {"full": 0}}
 
 
@@ -43,4 +43,4 @@ def reset_stats() -> None:
 
 
 def set_timeout(seconds: float) -> None:
-    """Limit how long a device may take: without effect here."""
+    """Set the time after which the devices count as lost: without effect here."""

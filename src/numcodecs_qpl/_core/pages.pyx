@@ -14,7 +14,7 @@ from numcodecs_qpl._core.errors import CorruptDataError
 
 
 def compress_pages(buffer, page_size=4096, huffman="fixed"):
-    """Compress pages, each on its own: the payload of QEMU's ``qpl`` multifd method.
+    """Compress pages independently: the payload of QEMU's ``qpl`` multifd method.
 
     Parameters
     ----------
@@ -23,13 +23,13 @@ def compress_pages(buffer, page_size=4096, huffman="fixed"):
     page_size : int
         Bytes in a page, 2 to 2**31 - 1.
     huffman : {"fixed", "dynamic"}
-        deflate's fixed Huffman tables, as QEMU writes, or tables made for each page. Dynamic tables make smaller pages
-        and take longer. Any receiver reads both.
+        Deflate's fixed Huffman tables, as in QEMU, or tables made for each page. Dynamic tables make smaller pages
+        and take longer. Every receiver reads both.
 
     Returns
     -------
     lengths : ndarray of uint32, shape (pages,)
-        Bytes of each page in the payload. A page that does not get smaller is kept as it is; its length is `page_size`.
+        Bytes of each page in the payload. A page that does not get smaller is copied; its length is `page_size`.
     payload : bytes
         The pages' raw deflate streams (RFC 1951), one after the other.
 
@@ -49,10 +49,10 @@ def compress_pages(buffer, page_size=4096, huffman="fixed"):
 
 
 def compress_pages_into(buffer, lengths, payload, page_size=4096, huffman="fixed") -> int:
-    """Compress pages into the caller's memory, and return the bytes of the payload; see `compress_pages`.
+    """Compress pages into the caller's memory, and return the size of the payload; see `compress_pages`.
 
-    `lengths`, an array of uint32, receives the bytes of each page, and `payload`, a writable buffer of at least as many
-    bytes as `buffer`, the pages' streams.
+    `lengths`, an array of uint32, receives the bytes of each page. `payload` receives the pages' streams; it is a
+    writable buffer of at least as many bytes as `buffer`.
     """
     cdef Memory pages = Memory(buffer, "buffer")
     cdef Memory dst = Memory(payload, "payload", True)
@@ -65,7 +65,7 @@ def compress_pages_into(buffer, lengths, payload, page_size=4096, huffman="fixed
 
 
 cdef Py_ssize_t compress(Memory pages, uint32_t[::1] lengths, uint8_t *dst, Py_ssize_t size, huffman) except -1:
-    # `dst` has room for `pages`, and its owner is with the caller.
+    # `dst` has room for `pages`, and the caller keeps its owner alive.
     cdef Py_ssize_t count = pages.size // size
     cdef Batch batch = Batch(count, (pages,))
     cdef Py_ssize_t i
@@ -97,7 +97,7 @@ ctypedef fused Length:
 
 
 cdef int take_apart(Batch batch, Memory payload, const Length[::1] lengths, Py_ssize_t size) except -1:
-    # The blocks of `batch` become the streams in `payload`, of pages of `size` bytes.
+    # Set the blocks of `batch` to the streams in `payload`, of pages of `size` bytes.
     cdef Py_ssize_t i
     cdef Py_ssize_t at = 0
     for i in range(batch.count):
@@ -119,7 +119,7 @@ def decompress_pages(payload, lengths, page_size=4096, out=None):
     payload : buffer of bytes
         The pages' streams, one after the other.
     lengths : array_like of int, shape (pages,)
-        Bytes of each page in `payload`; `page_size` for a page that is kept as it is.
+        Bytes of each page in `payload`; `page_size` for an uncompressed page.
     page_size : int
         Bytes in a page, 2 to 2**31 - 1.
     out : writable buffer of bytes, optional
@@ -135,9 +135,9 @@ def decompress_pages(payload, lengths, page_size=4096, out=None):
         If an argument is of the wrong kind, or `out` is of another size, read-only, not contiguous, or overlaps
         `payload`.
     CorruptDataError
-        If a length is 0 or larger than a page, the lengths are not those of the payload, or a stream does not inflate
-        to exactly one page. The message names the page. What `out` holds then is undefined. As in QEMU, bytes after a
-        stream's end that its length still covers are ignored.
+        If a length is 0 or larger than a page, the lengths do not add up to the payload, or a stream does not inflate
+        to exactly one page. The message names the page, and the content of `out` is undefined. As in QEMU, bytes
+        between a stream's end and its length are ignored.
     QplError
         If the path setting is "hardware" and the device fails.
     """

@@ -1,4 +1,4 @@
-"""The settings of the process, asked for each batch."""
+"""The settings of the process, read for each batch."""
 
 from libc.stdint cimport int32_t
 

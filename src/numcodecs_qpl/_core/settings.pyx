@@ -1,4 +1,4 @@
-"""Where blocks run, and in how many threads: the settings of the process."""
+"""The settings of the process: the path that blocks take, and the number of threads."""
 
 import os
 
@@ -22,7 +22,7 @@ MAX_NODE = 2**31 - 1
 """libqpl's ``numa_id`` is an int32."""
 
 NO_LIBQPL = (
-    "this build has no libqpl and runs in software: for an IAA, build it with libqpl, on x86-64 Linux and without "
+    "this build has no libqpl and runs in software. For an IAA, build it with libqpl, on x86-64 Linux and without "
     "-Dqpl=disabled"
 )
 _TAKEN_AWAY = {
@@ -44,8 +44,8 @@ _ADVICE = {
     ),
 }
 
-# What was set, or found in the environment at the first use. Not at import: dask gives a worker its variables after it
-# has imported the main module, and this with it.
+# Values that were set, or read from the environment at the first use. They are not read at import: dask sets a worker's
+# variables after the worker has imported the main module, and this package with it.
 cdef int threads_setting = 0
 cdef str path_setting = None
 cdef object numa_setting = None
@@ -54,8 +54,8 @@ cdef object numa_setting = None
 def set_threads(count) -> None:
     """Spread each batch of blocks over `count` threads, for this process.
 
-    The default is the environment variable ``NUMCODECS_QPL_THREADS``, or 1 if it is unset or empty: zarr and dask
-    already call from threads of their own. The result does not depend on it.
+    The default is the environment variable ``NUMCODECS_QPL_THREADS``, or 1 if it is unset or empty, because zarr and
+    dask already call from threads of their own. The result does not depend on the number of threads.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def set_threads(count) -> None:
 
 
 cpdef int get_threads() except -1:
-    """Number of threads that share a batch.
+    """Return the number of threads that share a batch.
 
     Raises
     ------
@@ -88,7 +88,7 @@ cdef bint is_number(str word):
 
 
 def hardware_advice(status) -> str:
-    """What to do about an init status of the hardware path, in one sentence."""
+    """Return advice for an init status of the hardware path, in one sentence."""
     if status is None:
         return NO_LIBQPL
     name = iaa.status_name(status)
@@ -104,18 +104,19 @@ def set_path(path) -> None:
     ----------
     path : {"auto", "hardware", "software"}
         "hardware" runs blocks on an IAA; a device that fails is an error. "software" runs them on ISA-L and libdeflate.
-        "auto" runs them on an IAA if one can be used, else in software; software also does each block that the IAA does
-        not do. The default is the environment variable ``NUMCODECS_QPL_PATH``, or "auto" if it is unset or empty.
-        Streams without an index of our own, and data that a device refuses, are inflated in software in all cases: a
-        device cannot tell where a stream ends, and reads distances up to 4096 bytes only.
+        "auto" runs them on an IAA if one can be used, else in software; software also does each block that the IAA
+        refuses. The default is the environment variable ``NUMCODECS_QPL_PATH``, or "auto" if it is unset or empty.
+        With every setting, software inflates streams without this package's index, because a device cannot tell where a
+        stream ends. It also inflates data that a device refuses, because a device follows distances up to 4096 bytes
+        only.
 
     Raises
     ------
     ValueError
         If `path` is none of these.
     QplError
-        If `path` is "hardware" and libqpl finds no usable device, or the build has no libqpl. The setting stays as it
-        was.
+        If `path` is "hardware" and libqpl finds no usable device, or the build has no libqpl. The setting does not
+        change.
     """
     global path_setting
     cdef str choice = as_choice(path, "path", PATH_SETTINGS)
@@ -125,7 +126,7 @@ def set_path(path) -> None:
 
 
 cpdef str get_path():
-    """The setting of `set_path`: "auto", "hardware" or "software".
+    """Return the setting of `set_path`: "auto", "hardware" or "software".
 
     Raises
     ------
@@ -139,7 +140,7 @@ cpdef str get_path():
 
 
 cpdef str path_in_force():
-    """Where the next block runs: "hardware" or "software".
+    """Return the path that the next block takes: "hardware" or "software".
 
     Raises
     ------
@@ -166,15 +167,15 @@ cdef int require_hardware() except -1:
 
 
 def set_numa(policy) -> None:
-    """Choose the devices by where they are, for this process.
+    """Choose the devices by their NUMA node, for this process.
 
     Parameters
     ----------
     policy : {"socket", "node", "any"} or int
-        The devices of the socket that the calling thread runs on (the default, or what the environment variable
-        ``NUMCODECS_QPL_NUMA`` says), those of its NUMA node, all of them, or those of the NUMA node with that number:
-        libqpl's ``numa_id``. Where there is no such device, blocks are done in software, or fail if the path setting is
-        "hardware".
+        "socket": the devices of the calling thread's socket. "node": those of its NUMA node. "any": all devices. A
+        number: those of the NUMA node with this number. This is libqpl's ``numa_id``. The default is the environment
+        variable ``NUMCODECS_QPL_NUMA``, or "socket" if it is unset or empty. If no device matches, blocks run in
+        software, or fail if the path setting is "hardware".
 
     Raises
     ------
@@ -186,7 +187,7 @@ def set_numa(policy) -> None:
 
 
 def get_numa() -> str | int:
-    """The setting of `set_numa`.
+    """Return the setting of `set_numa`.
 
     Raises
     ------
@@ -216,7 +217,7 @@ cdef object checked_numa(object policy, str name):
 
 
 def check_settings() -> None:
-    """Check all settings of the process, those of the environment too, before work begins.
+    """Check all settings of the process, including the environment variables, before work begins.
 
     Raises
     ------

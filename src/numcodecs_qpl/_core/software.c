@@ -25,9 +25,9 @@ enum {
     KEPT_COPY = 1 << 20,
 };
 
-/* What is put behind a copy of an open block, so that it becomes a stream: empty stored blocks, and an empty final block
-   with fixed codes. Random padding bits in the stored blocks' headers keep a block from claiming these bytes as data of
-   its own: no checksum could know them. */
+/* Bytes appended to a copy of an open block to make it a stream: empty stored blocks, and an empty final block with
+   fixed codes. The padding bits in the stored blocks' headers are random. So a block that swallows these bytes as its
+   own data cannot have a checksum that allows for them. */
 enum { CLOSING_BLOCKS = SOFTWARE_RANDOM, STORED_NOTHING = 5, FINAL_NOTHING = 2 };
 static uint8_t closing[CLOSING_BLOCKS * STORED_NOTHING + FINAL_NOTHING];
 
@@ -46,7 +46,7 @@ void software_set_random(const uint8_t bytes[SOFTWARE_RANDOM])
 }
 
 struct SoftwareEngine {
-    struct isal_zstream *stream; /* made when first needed, as the others are */
+    struct isal_zstream *stream; /* allocated at its first use, like the other pointers */
     uint8_t *level_buffer;
     struct libdeflate_compressor *compressor;
     int level;                   /* of `compressor` */
@@ -103,7 +103,7 @@ void software_give(SoftwareEngine *engine)
 
 void software_after_fork(void)
 {
-    /* A thread of the parent may have held the lock. What was idle there stays unused here. */
+    /* A thread of the parent may have held the lock. The parent's idle engines stay unused in the child. */
     pool.count = 0;
     pthread_mutex_init(&pool.lock, NULL);
 }
@@ -196,7 +196,7 @@ void software_deflate_at_level(SoftwareEngine *engine, int level, Block *block)
 
 static const uint8_t *closed(SoftwareEngine *engine, const Block *block)
 {
-    /* libdeflate reads nothing without BFINAL. */
+    /* libdeflate rejects a stream without a BFINAL bit. */
     size_t size = block->size + sizeof closing;
     if (engine->copy_size < size) {
         drop_copy(engine);
@@ -237,7 +237,7 @@ void software_inflate(SoftwareEngine *engine, const Task *task, Block *block, si
 
 uint32_t software_checksum(Checksum kind, const uint8_t *bytes, size_t size)
 {
-    /* For libdeflate, NULL asks for the value to start with, which is that of no bytes. */
+    /* libdeflate returns the initial value for NULL, which is also the checksum of 0 bytes. */
     if (kind == NO_CHECKSUM)
         return 0;
     return kind == CRC32 ? libdeflate_crc32(0, bytes, size) : libdeflate_adler32(1, bytes, size);
@@ -259,7 +259,7 @@ static uint32_t times(uint32_t a, uint32_t b)
 
 static uint32_t join_crc32(uint32_t first, uint32_t second, size_t size)
 {
-    /* `size` bytes behind it multiply the first CRC by x^(8 size). */
+    /* Appending `size` bytes multiplies the first CRC by x^(8 size). */
     uint32_t power = 1u << 23; /* x^8 */
     for (; size; size >>= 1) {
         if (size & 1)

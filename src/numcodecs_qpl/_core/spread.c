@@ -1,5 +1,5 @@
-/* One function in several threads at once. These are C threads: no Python runs in them, so no signal handler can end the
-   wait for them, and they need no care at a fork or at the interpreter's end. */
+/* Run one function in several threads at once. These are C threads that run no Python code. So a signal handler cannot
+   end the wait for them, and a fork or the interpreter's end needs no special treatment. */
 
 #include "spread.h"
 
@@ -14,7 +14,7 @@ void spread(Work work, void *argument, int count)
     sigset_t all, before;
     int started = 0;
     if (count > 1) {
-        /* Signals are for the threads that know of them: a helper inherits this mask. */
+        /* The caller's threads handle signals: a helper inherits a mask that blocks all of them. */
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
         while (started < count - 1 && started < MAX_HELPERS && !pthread_create(&helpers[started], NULL, work, argument))

@@ -1,4 +1,4 @@
-"""Types of arguments and results that are known before a program runs."""
+"""Types of arguments and results, for type checkers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class QueueCounts(TypedDict):
 
 
 class EngineStats(TypedDict):
-    """Counts of the IAA engine: blocks left to software by the reason's name, and refused submissions."""
+    """Counts of the IAA engine: blocks left to software, by the name of the reason, and refused submissions."""
 
     fallback: dict[str, int]
     queues: QueueCounts
