@@ -1,6 +1,6 @@
 """Containers of raw deflate: gzip with an index, zlib, bare deflate.
 
-A container is a module with a pair of functions; adding one is writing it and naming it in `CONTAINERS`.
+A container is a module with a pair of functions. To add one, write the module and name it in `CONTAINERS`.
 ``__init__.pyi`` has the functions' signatures.
 """
 

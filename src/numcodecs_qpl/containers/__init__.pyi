@@ -19,7 +19,7 @@ class Container(Protocol):
 CONTAINERS: dict[ContainerName, Container]
 
 class Leveled(Container, Protocol):
-    """A container with zlib's levels; a lenient `decode` accepts everything that Python's and numcodecs' do."""
+    """A container with zlib's levels. With `lenient`, `decode` accepts all that Python and numcodecs accept."""
 
     def encode_at_level(self, src: Memory, level: int, /) -> bytes: ...
     @overload

@@ -1,4 +1,4 @@
-"""First bytes of formats, so that an error can name the format it met."""
+"""First bytes of formats, so that an error can name the format that was found."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _FOREIGN = {
 
 
 def is_zlib(header: bytes) -> bool:
-    """Return True for a zlib header (RFC 1950, 2.2): deflate, a window of at most 32 KiB, and a right check."""
+    """Return True for a zlib header (RFC 1950, 2.2): deflate, a window of at most 32 KiB, and a valid check."""
     return header[0] & 15 == 8 and header[0] >> 4 <= 7 and int.from_bytes(header, "big") % 31 == 0
 
 
 def looks_like(data: bytes) -> str:
-    """Clause that names the format that begins with `data`, and the container to take; empty if it is not known."""
+    """Return a clause that names the format of `data` and the container to use; an empty string if unknown."""
     for beginning, what in _FOREIGN.items():
         if data.startswith(beginning):
             return f", as {what}"

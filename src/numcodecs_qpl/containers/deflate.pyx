@@ -1,6 +1,6 @@
 """Bare deflate (RFC 1951): one stream, with neither size nor checksum.
 
-Damage goes unseen if it leaves a valid stream; take gzip or zlib unless something else needs this.
+Damage that leaves a valid stream is not detected. Use gzip or zlib unless another program needs bare deflate.
 """
 
 from numcodecs_qpl._core.block cimport NO_CHECKSUM, Block
@@ -22,7 +22,7 @@ def decode(Memory src not None, Memory out, Reader reader not None):
     Raises
     ------
     CorruptDataError
-        If the stream is damaged, as far as that can be seen, or truncated, or if other bytes than zeros follow it.
+        If the stream is truncated, or other bytes than zeros follow it, or damage is detected.
     ValueError
         If `out` is of another size than the data inflates to.
     """

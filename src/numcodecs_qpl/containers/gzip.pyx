@@ -1,7 +1,8 @@
 """gzip (RFC 1952): one member per chunk, with an index of its blocks in the header.
 
-The index is an FEXTRA subfield "QB"; ``docs/format.md`` has it byte by byte. With it, threads and devices inflate the
-blocks side by side. It is a hint: if it is wrong or missing, the stream is inflated as any other, with the same result.
+The index is an FEXTRA subfield "QB"; ``docs/format.md`` describes each byte. With it, threads and devices inflate the
+blocks in parallel. The index is a hint: if it is wrong or missing, the stream is inflated like any other, with the same
+result.
 """
 
 import zlib
@@ -33,12 +34,12 @@ cdef enum:
     SUBFIELD = 4       # bytes of a subfield's ID and size
     TRAILER = 8        # CRC-32 and size modulo 2**32 of the uncompressed bytes
     EMPTY_STREAM = 2
-    MAX_BLOCKS = (0xffff - SUBFIELD - 4) >> 2  # that an index has room for: XLEN is a u16
+    MAX_BLOCKS = (0xffff - SUBFIELD - 4) >> 2  # in an index, because XLEN is a u16
 
 # Magic number and CM, FLG, MTIME, XFL, OS: unknown.
 cdef const uint8_t *HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 cdef const uint8_t *EMPTY = b"\x03\x00"
-# Subfield of ours: the block size, then the compressed size of each block, all u32.
+# This package's subfield: the block size, then the compressed size of each block, all u32.
 cdef const char *BLOCKS = b"QB"
 cdef str MEMBER = "gzip member {} at byte {}"
 
@@ -46,7 +47,7 @@ cdef str MEMBER = "gzip member {} at byte {}"
 def encode(Memory src not None, bint dynamic, Py_ssize_t block_size):
     """Compress `src` into one member of blocks of `block_size` uncompressed bytes; MTIME is 0.
 
-    Blocks are twice as large as often as needed for an index of them all.
+    `block_size` is doubled until the index has room for all blocks.
     """
     while (src.size + block_size - 1) // block_size > MAX_BLOCKS:
         block_size *= 2
@@ -84,8 +85,8 @@ cdef uint8_t *put_frame(bytes encoded, uint32_t crc, Py_ssize_t size) except NUL
 def decode(Memory src not None, Memory out, Reader reader not None, bint lenient=False):
     """Inflate every member of `src`, of any producer.
 
-    A lenient call does as Python's `gzip` and numcodecs' GZip do: no bytes at all are no member, an `out` that is too
-    large is filled in part, and of a header neither reserved flags nor the CRC-16 are checked.
+    A lenient call behaves like Python's `gzip` and numcodecs' GZip: it accepts an empty `src`, and it fills an `out`
+    that is too large in part. It checks neither the reserved flags nor the CRC-16 of a header.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def decode(Memory src not None, Memory out, Reader reader not None, bint lenient
 
 
 cdef Py_ssize_t skip_header(Memory src, Py_ssize_t at, bint lenient) except -1:
-    # Offset of the first byte after the header of the member at `at`.
+    # Return the offset of the first byte after the header of the member at `at`.
     cdef Py_ssize_t end = at + FIXED
     if end > src.size or memcmp(src.start + at, HEADER, FLAGS):
         raise no_header(src, at)
@@ -143,7 +144,7 @@ cdef Py_ssize_t skip_header(Memory src, Py_ssize_t at, bint lenient) except -1:
 
 
 cdef Py_ssize_t after_zero(Memory src, Py_ssize_t start, Py_ssize_t at) except -1:
-    # Offset after the zero byte that ends the string at `start`.
+    # Return the offset after the zero byte that ends the string at `start`.
     cdef const void *zero = memchr(src.start + start, 0, src.size - start) if start < src.size else NULL
     if zero == NULL:
         raise CorruptDataError(f"the gzip header at byte {at} is truncated: a name does not end")
@@ -151,7 +152,7 @@ cdef Py_ssize_t after_zero(Memory src, Py_ssize_t start, Py_ssize_t at) except -
 
 
 cdef object no_header(Memory src, Py_ssize_t at):
-    # The error of data that has no whole header at `at`.
+    # Return the error for data without a whole header at `at`.
     cdef bytes beginning = src.start[at:min(at + 3, src.size)]
     if GZIP.startswith(beginning):
         return CorruptDataError(f"the gzip header at byte {at} is truncated: the data has {src.size} bytes")
@@ -162,7 +163,7 @@ cdef object no_header(Memory src, Py_ssize_t at):
 
 
 cdef Py_ssize_t subfield(Memory src, Py_ssize_t member, const char *name, Py_ssize_t *size) noexcept:
-    # Offset of what the subfield `name` in a whole header holds; 0 if it is not there.
+    # Return the offset of the content of the subfield `name` in a whole header; 0 if it is missing.
     if not src.start[member + FLAGS] & FEXTRA:
         return 0
     cdef Py_ssize_t at = member + FIXED + 2
@@ -176,7 +177,8 @@ cdef Py_ssize_t subfield(Memory src, Py_ssize_t member, const char *name, Py_ssi
 
 
 cdef tuple plan_blocks(Memory src, Py_ssize_t start):
-    # Places and checksum for `decompress_blocks`, by the index of a single member; None if it is wrong or missing.
+    # Return the places and the checksum for `decompress_blocks`, from a single member's index; None if it is wrong or
+    # missing.
     cdef Py_ssize_t size = 0
     cdef Py_ssize_t index = subfield(src, 0, BLOCKS, &size)
     cdef Py_ssize_t count = size // 4 - 1
@@ -202,7 +204,7 @@ cdef tuple plan_blocks(Memory src, Py_ssize_t start):
 
 
 cdef tuple plan_members(Memory src):
-    # The same for members that all tell their size, as pgzip's and BGZF's do.
+    # Return the same for members whose headers all contain their size, as in pgzip and BGZF.
     cdef list places = []
     cdef list crcs = []
     cdef Py_ssize_t at = 0
@@ -233,7 +235,7 @@ cdef tuple plan_members(Memory src):
 
 
 cdef Py_ssize_t member_size(Memory src, Py_ssize_t member) noexcept:
-    # Bytes of the member as its header tells them: pgzip's "IG" (u32), or BGZF's "BC" (u16, one less). 0 without.
+    # Return the member's size from its header: pgzip's "IG" (u32), or BGZF's "BC" (u16, one less); 0 without either.
     cdef Py_ssize_t size = 0
     cdef Py_ssize_t at = subfield(src, member, b"IG", &size)
     if at and size == 4:
@@ -243,7 +245,7 @@ cdef Py_ssize_t member_size(Memory src, Py_ssize_t member) noexcept:
 
 
 cdef bytes decode_serially(Memory src, Py_ssize_t start, Memory out, Reader reader, bint lenient):
-    # Inflate member after member; the stream of the first begins at `start`.
+    # Inflate all members, one after the other; the stream of the first begins at `start`.
     cdef list pieces = []
     cdef bytes data
     cdef Block block
@@ -251,7 +253,7 @@ cdef bytes decode_serially(Memory src, Py_ssize_t start, Memory out, Reader read
     cdef Py_ssize_t total = 0
     cdef Py_ssize_t trailer, end
     cdef uint32_t crc, size
-    # The last bytes are the size, if they are the trailer of the only member, without what is above 32 bits.
+    # If `src` is a single member, its last bytes are the size modulo 2**32. It is a guess only.
     cdef Py_ssize_t guess = get_number(src.start + src.size - 4, 4)
     if guess > MAX_EXPANSION * src.size or guess == <uint32_t>reader.size_hint:
         guess = 0

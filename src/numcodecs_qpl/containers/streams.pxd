@@ -11,16 +11,16 @@ cdef class Reader:
     cdef public Py_ssize_t size_hint
 
 
-# Inflate the stream that begins `start` bytes into `src`: into what is left of `out` after `at` bytes, or if `out` is
-# None, into a bytes object. Neither offset is beyond its end. `block` tells how much it was: `size` bytes of `src` and
-# `written` inflated ones, with their checksum. `guess`, if it is not 0, is the size to expect; a wrong one costs time
-# only. Raises a CorruptDataError if the stream is damaged or truncated (``what.format(number, place)`` names it), and a
-# ValueError if it does not fit into `out`.
+# Inflate the stream at offset `start` of `src` into `out` from offset `at` on, or into a bytes object if `out` is None.
+# Neither offset may be beyond the end. Sets `block`: `size` bytes of `src` were read, and `written` bytes were
+# inflated, with their checksum. `guess` is the size to expect, or 0; a wrong guess costs time only. Raises
+# CorruptDataError if the stream is damaged or truncated (``what.format(number, place)`` names it), and ValueError if it
+# does not fit into `out`.
 cdef bytes inflate(
     Block *block, Memory src, Py_ssize_t start, Memory out, Py_ssize_t at, Reader reader, Py_ssize_t guess,
     Checksum checksum, str what, Py_ssize_t number=*, Py_ssize_t place=*
 )
-# Offset of the first byte from `at` on that is not zero; the size of `src` if there is none.
+# Return the offset of the first byte from `at` on that is not zero; the size of `src` if all are zero.
 cdef Py_ssize_t skip_padding(Memory src, Py_ssize_t at) noexcept
-# Finish a chunk of `size` bytes: check that only zeros follow `end` and that `out` is filled, and learn the size.
+# Finish a chunk of `size` bytes: check that only zeros follow `end` and that `out` is filled, and remember the size.
 cdef int finish(Memory src, Py_ssize_t end, str what, Memory out, Py_ssize_t size, Reader reader) except -1

@@ -15,18 +15,18 @@ from numcodecs_qpl._core.memory cimport Memory, new_bytes, resize_bytes
 from numcodecs_qpl._core.errors import CorruptDataError
 
 cdef enum:
-    SMALLEST = 1 << 16   # bytes to reserve for a stream of unknown size, at the least ...
-    USUAL_EXPANSION = 4  # ... or this many times its own
+    SMALLEST = 1 << 16   # bytes to reserve for a stream of unknown size, or more: ...
+    USUAL_EXPANSION = 4  # ... this many times its compressed size
     PIECE = 1 << 20
 
 
 cdef class Reader:
-    """What a codec remembers from one chunk to the next. It changes how fast a chunk is read, never what comes out.
+    """State that a codec keeps from one chunk to the next. It changes the speed of reading, never the result.
 
     Attributes
     ----------
     size_hint : int
-        Bytes that the last chunk inflated to; 0 before the first.
+        Inflated size of the last chunk in bytes; 0 before the first.
     """
 
 
@@ -47,7 +47,7 @@ cdef bytes inflate(
         block.room = min(most, <size_t>(guess or reader.size_hint or max(SMALLEST, USUAL_EXPANSION * src.size)))
     while block.size:
         if out is None:
-            data = None  # a smaller one, before there is another
+            data = None  # free the smaller one before the larger one is allocated
             data = new_bytes(block.room)
             block.dst = <uint8_t *>PyBytes_AS_STRING(data)
         inflate_stream(block, checksum, &read)
@@ -55,7 +55,7 @@ cdef bytes inflate(
             break
         block.room = min(most, max(2 * block.room, <size_t>SMALLEST))
     if block.status != DONE:
-        # Behind the end of a cut stream libdeflate reads zeros, and may run out of room before it notices.
+        # After the end of a truncated stream libdeflate reads zeros, and may run out of room before it reports damage.
         if fault := fault_of(block, block.status == FULL and out is not None):
             raise CorruptDataError(f"{what.format(number, place)} {fault}")
         raise ValueError(f"out has {out.size} bytes, but the data inflates to more")
@@ -66,7 +66,8 @@ cdef bytes inflate(
 
 
 cdef str fault_of(Block *block, bint may_be_too_large):
-    # Fault of a stream that cannot be inflated, found by zlib, which tells more; None if it just has too little room.
+    # Return the fault of a stream that cannot be inflated, in zlib's words, which are more exact than libdeflate's
+    # status. Return None if the output has too little room.
     inflater = zlib.decompressobj(-15)
     piece = PyMemoryView_FromMemory(<char *>block.src, block.size, PyBUF_READ)
     cdef size_t size = 0

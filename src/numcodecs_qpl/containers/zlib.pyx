@@ -46,7 +46,7 @@ cdef int put_frame(bytes encoded, const char *header, uint32_t adler) except -1:
 
 
 def decode(Memory src not None, Memory out, Reader reader not None, bint lenient=False):
-    """Inflate one zlib stream of any producer. A lenient call ignores what follows it, as ``zlib.decompress`` does.
+    """Inflate one zlib stream of any producer. A lenient call ignores bytes after it, as ``zlib.decompress`` does.
 
     Raises
     ------
