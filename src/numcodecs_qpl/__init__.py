@@ -1,4 +1,4 @@
-"""Deflate for numcodecs, zarr and QEMU: on an In-Memory Analytics Accelerator (IAA), or in software."""
+"""Deflate for numcodecs, zarr and QEMU, on an In-Memory Analytics Accelerator (IAA) or in software."""
 
 from importlib.metadata import version
 

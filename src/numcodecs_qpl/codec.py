@@ -16,37 +16,37 @@ if TYPE_CHECKING:
     from numcodecs_qpl._core.types import BufferLike, Out
 
 DEFAULT_BLOCK_SIZE = 65536
-"""The smallest power of two that costs under 1 % of ratio on the benchmark data (the table is in
+"""The smallest power of two that costs less than 1 % of ratio on the benchmark data (see the table in
 ``docs/format.md``)."""
 
 _DRAFT_LEVELS = (1, 3)
-"""Levels that a config of 0.1.0's draft may have. They have no effect any more."""
+"""Levels in configs of the draft of 0.1.0. They have no effect."""
 
 
 class QPL(Codec):  # type: ignore[misc]
-    """Deflate: on an In-Memory Analytics Accelerator (IAA) if there is one, else in software.
+    """Deflate, on an In-Memory Analytics Accelerator (IAA) if the machine has one, else in software.
 
-    Any gzip, zlib or inflate implementation reads its output. It reads gzip, zlib and deflate of any producer. A codec
-    is immutable.
+    Any gzip, zlib or inflate implementation reads its output. It reads gzip, zlib and deflate data of any producer. A
+    codec is immutable.
 
     Parameters
     ----------
     container : {"gzip", "zlib", "deflate"}
-        Format around the deflate stream: gzip (RFC 1952), zlib (RFC 1950), or nothing (RFC 1951: no checksum, so some
-        damage is not detected). Only gzip has an index of the blocks, so only gzip is inflated on an IAA or by several
-        threads.
+        Format around the deflate stream: gzip (RFC 1952), zlib (RFC 1950), or none (RFC 1951). Bare deflate has no
+        checksum, so some damage is not detected. Only gzip has an index of its blocks, so only gzip is inflated on an
+        IAA or by several threads.
     block_size : int
-        Uncompressed bytes in a block, 1 to 2**31 - 1. Blocks are compressed independently of each other: threads and
-        hardware queues work on them in parallel. The output is one stream in any case. The default is 65536.
+        Uncompressed bytes in a block, 1 to 2**31 - 1. Blocks are compressed independently, so threads and hardware
+        queues work on them in parallel. The output is always one stream. The default is 65536.
     huffman : {"dynamic", "fixed"}
         Huffman tables made for each block, or deflate's fixed ones, which compress less.
 
     Notes
     -----
     With fixed tables, software writes the same bytes for the same input, with any number of threads and in any process.
-    With dynamic tables, about one block in 4,000 comes out in other, equally valid bytes from one process to the next
-    (ISA-L 2.31.1). Where the work runs is not part of the configuration: see `numcodecs_qpl.set_path` and
-    `numcodecs_qpl.set_threads`.
+    With dynamic tables, about one block in 4,000 has different, equally valid bytes from one process to the next
+    (ISA-L 2.31.1). The path and the number of threads are not part of the configuration: see `numcodecs_qpl.set_path`
+    and `numcodecs_qpl.set_threads`.
 
     Examples
     --------
@@ -73,7 +73,7 @@ class QPL(Codec):  # type: ignore[misc]
         self.container: Final = as_choice(container, "container", CONTAINERS)
         self.block_size: Final = as_index(block_size, "block_size", 1, MAX_BLOCK)
         self.huffman: Final = as_choice(huffman, "huffman", HUFFMAN)
-        self._reader: Final = Reader()  # the last one: from here on, `__setattr__` refuses
+        self._reader: Final = Reader()  # this comes last: afterwards `__setattr__` refuses
 
     def __setattr__(self, name: str, value: object) -> None:
         if "_reader" in self.__dict__:
@@ -143,11 +143,11 @@ class QPL(Codec):  # type: ignore[misc]
         Raises
         ------
         CorruptDataError
-            If the data is damaged, truncated, or not of this codec's container. It is a ValueError. The content of
-            `out` is then undefined.
+            If the data is damaged, truncated, or of another container. It is a ValueError. The content of `out` is
+            then undefined.
         TypeError, ValueError
-            If `buf` or `out` is of a kind that cannot be used, they overlap, or `out` is of another size. Nothing is
-            written outside of `out`.
+            If `buf` or `out` is of an unsupported kind, they overlap, or `out` is of another size. Nothing is written
+            outside of `out`.
         """
         src = Memory(buf, "buf")
         if out is None:
@@ -158,7 +158,7 @@ class QPL(Codec):  # type: ignore[misc]
         return out
 
     def get_config(self) -> dict[str, Any]:
-        """Make a dict of the codec's id and parameters, for `numcodecs.get_codec`."""
+        """Return a dict of the codec's id and parameters, for `numcodecs.get_codec`."""
         return {
             "id": self.codec_id,
             "container": self.container,

@@ -1,4 +1,4 @@
-"""Work through zarr, timed in turns: with the codecs of zarr and numcodecs, and with those that `enable` serves.
+"""Timing of work through zarr, alternately with the codecs of zarr and numcodecs and with those of `enable`.
 
 The demo shows these times, and the benchmarks compare their medians.
 """
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class Side(Times):
-    """One of the two sides, and the times of its rounds.
+    """One of the two sets of codecs, and the times of its rounds.
 
     Attributes
     ----------
     codecs : callable
-        Makes the context in which the work runs.
+        Makes the context manager in which the work runs.
     counts : dict
-        Counts of the last round, as those of `numcodecs_qpl.stats`.
+        Counts of the last round, in the form of `numcodecs_qpl.stats`.
     """
 
     codecs: Callable[[], AbstractContextManager[object]] = nullcontext
     counts: Stats = field(default_factory=stats)
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do the work with this side's codecs, and note its times."""
+        """Do the work with this side's codecs, and record its times."""
         reset_stats()
         with self.codecs():
             result = super().run(work)
@@ -42,13 +42,13 @@ class Side(Times):
 
     @property
     def blocks(self) -> int:
-        """Blocks that this package compressed or decompressed in the last round, on any path."""
+        """Number of blocks that this package compressed or decompressed in the last round, on any path."""
         paths = (self.counts["hardware"], self.counts["software"])
         return sum(path["compressed"] + path["decompressed"] for path in paths)
 
 
 def in_turns(work: Callable[[], T], check: Callable[[T], object], *, rounds: int) -> tuple[Side, Side]:
-    """Do the work on both sides, in turns.
+    """Do the work alternately on both sides.
 
     Codecs are made when an array is opened, so `work` has to open its arrays itself. An earlier `enable` is undone.
 
@@ -57,14 +57,14 @@ def in_turns(work: Callable[[], T], check: Callable[[T], object], *, rounds: int
     work : callable
         Function to time.
     check : callable
-        Is given each result, and raises an error if it is wrong. It is not timed.
+        Function that gets each result, and raises an error if it is wrong. It is not timed.
     rounds : int
         Number of times that each side does the work.
 
     Returns
     -------
     own, served : Side
-        The side of zarr's and numcodecs' codecs, and the side of this package's.
+        Times with the codecs of zarr and numcodecs, and times with those of this package.
     """
     disable()
     own, served = sides = [Side(), Side(codecs=enable)]

@@ -1,6 +1,6 @@
 """The command ``numcodecs-qpl demo``: a real array through zarr, and a NetCDF4 file read by reference.
 
-It needs the extra "demo"; `numcodecs_qpl.cli` checks that before it imports this module.
+The module needs the extra "demo"; `numcodecs_qpl.cli` checks that before the import.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CHUNKS = (1, 1080, 1080)
 """Months, rows, columns of a chunk: 1.17 MB, an eighth of the world in one month."""
 
 QUICK = (2, 1080, 2160)
-"""Months, rows, columns of the part for a quick run."""
+"""Months, rows, columns of the array in a quick run."""
 
 SIDE, QUICK_SIDE = 5400, 1080
 """Rows and columns of the float32 field in the NetCDF4 file: 117 MB, and 5 MB in a quick run."""
@@ -58,18 +58,18 @@ NETCDF_CHUNKS = {"turbidity": CHUNKS, "field": (540, 1080)}
 """Name of the NetCDF4 file, and the chunks of its variables. Those of the field have 2.33 MB."""
 
 ROUNDS = 3
-"""Rounds of each codec. The best counts: the first round may start threads and import modules."""
+"""Rounds of each codec. The fastest counts, because the first round may start threads and import modules."""
 
 Maps = npt.NDArray[np.uint8]
 
 
 class DemoError(Exception):
-    """An expected failure, as a sentence for the user: what happened, and what to do."""
+    """An expected failure, with a message for the user: the fault, and what to do."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A codec to try, and the folder of its store. Without a codec, chunks are stored as they are."""
+    """A codec to measure, and the folder of its store. Without a codec, chunks are stored uncompressed."""
 
     name: str
     folder: str
@@ -78,7 +78,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """Result of a case: bytes in the store's files, the best seconds, and the counts of `stats` in one round."""
+    """Result of a case: bytes in the store's files, the shortest times, and the counts of `stats` in one round."""
 
     case: Case
     stored: int
@@ -88,7 +88,7 @@ class Result:
 
 
 def cases() -> list[Case]:
-    """QPL, and the codecs that zarr has."""
+    """Return QPL and zarr's own codecs."""
     return [
         Case("QPL", "qpl.zarr", QPL()),
         Case("gzip level 1", "gzip-1.zarr", GzipCodec(level=1)),
@@ -112,7 +112,7 @@ def run(store: Path | None, *, quick: bool) -> None:
     Raises
     ------
     DemoError
-        If anything fails; above all, if an array that is read back differs from the one that was written.
+        If any step fails, or an array that is read back differs from the one that was written.
     """
     with _folder(store) as folder:
         disable()  # the table compares with zarr's own gzip
@@ -127,7 +127,7 @@ def run(store: Path | None, *, quick: bool) -> None:
 
 
 def load(quick: bool) -> Maps:
-    """The Linke turbidity atlas as (month, row from the north, column from the west), from pvlib's package."""
+    """Return the Linke turbidity atlas in pvlib's package as (month, row from the north, column from the west)."""
     spec = importlib.util.find_spec("pvlib")  # importing it takes seconds, and only its file is needed
     folders = spec.submodule_search_locations if spec else None
     path = Path(*(folders or ["pvlib"])[:1], "data", "LinkeTurbidities.h5")
@@ -137,12 +137,12 @@ def load(quick: bool) -> Maps:
             maps = file["LinkeTurbidity"][:rows, :columns, :months]
     except (OSError, KeyError) as error:
         raise DemoError(f"pvlib's atlas cannot be read from {path}: {error}") from error
-    # pvlib stores the months of a place together. In zarr, a map for each month is usual.
+    # pvlib stores the months of a place together. In zarr, one map for each month is usual.
     return np.ascontiguousarray(np.moveaxis(maps, -1, 0))
 
 
 def dataset(atlas: Maps, side: int) -> xr.Dataset:
-    """The atlas, and a float32 field of `side` rows and columns."""
+    """Return the atlas, and a float32 field of `side` rows and columns."""
     field = np.frombuffer(float32_field(4 * side * side), "<f4").reshape(side, side)
     return xr.Dataset({"turbidity": (("month", "latitude", "longitude"), atlas), "field": (("y", "x"), field)})
 
@@ -154,12 +154,12 @@ def write(path: Path, data: Maps, codec: BytesBytesCodec | None) -> None:
 
 
 def read(path: Path) -> Maps:
-    """The whole array of a zarr store."""
+    """Return the whole array of a zarr store."""
     return np.asarray(zarr.open_array(path, mode="r")[...])
 
 
 def first_difference(data: Maps, found: Maps) -> tuple[int, ...] | None:
-    """Index of the first chunk in which `found` is not `data`, or None."""
+    """Return the index of the first chunk in which `found` differs from `data`, or None."""
     for chunk, region in chunks_of(data):
         if not np.array_equal(data[region], found[region]):
             return chunk
@@ -167,7 +167,7 @@ def first_difference(data: Maps, found: Maps) -> tuple[int, ...] | None:
 
 
 def chunks_of(data: Maps) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-    """Index and region of every chunk."""
+    """Yield the index and region of every chunk."""
     counts = [-(-length // size) for length, size in zip(data.shape, CHUNKS, strict=True)]
     for chunk in itertools.product(*map(range, counts)):
         yield chunk, tuple(slice(i * size, (i + 1) * size) for i, size in zip(chunk, CHUNKS, strict=True))

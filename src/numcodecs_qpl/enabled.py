@@ -1,8 +1,8 @@
-"""Importing this module calls `numcodecs_qpl.enable`, so that no code has to: ``import numcodecs_qpl.enabled``.
+"""Call of `numcodecs_qpl.enable` on import: ``import numcodecs_qpl.enabled``.
 
-It is what ``--preload`` of dask's workers wants. Codec objects that arrive from processes without `enable` are of
-numcodecs' and zarr's own classes, so these are served, too, as by ``enable(instances=True)``. With a zarr that does not
-allow it, a RuntimeWarning tells the reason, and codecs that are made afterwards are served.
+Dask workers take this module with ``--preload``. Codec objects that arrive from processes without `enable` belong to
+the classes of numcodecs and zarr. They are served too, as with ``enable(instances=True)``. If the installed zarr does
+not allow this, a RuntimeWarning gives the reason, and only codecs that are made afterwards are served.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from numcodecs_qpl import serve
 
 
 class _Module(ModuleType):
-    """The module takes the name of the function `enabled` in the package: it can be called as that."""
+    """Callable module: it replaces the function `enabled` in the package, which has the same name."""
 
     def __call__(self) -> tuple[str, ...]:
-        """Names of the codec ids that are served, as `numcodecs_qpl.enabled` gives them."""
+        """Return the codec ids that are served, like the function `numcodecs_qpl.enabled`."""
         return serve.enabled()
 
 

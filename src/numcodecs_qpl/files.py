@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writing files completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from itertools import islice
 from pathlib import Path
 
 SYNCS = 16
-"""Files that `sync_all` waits for at a time. 500 files on ext4 took a sixth of the time that they take one by one."""
+"""Files that `sync_all` waits for at a time. For 500 files on ext4 this took a sixth of the time of one by one."""
 BATCH = 1024
-"""Files that `sync_all` has in memory. There can be millions."""
+"""Files that `sync_all` submits at a time, so that millions of files do not fill the memory."""
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` make a file beside `path`, and rename it to `path` when it is done. A failure leaves nothing.
+    """Write a file beside `path` with `write`, then rename it to `path`. A failure leaves nothing behind.
 
     Parameters
     ----------
     write : callable
-        Is given the path to write to, which has the name of `path` in a new folder.
+        Function that gets the path to write to: the name of `path` in a new folder.
 
     Raises
     ------
     OSError
-        If it can't be written, or `path` is there and is not a file: a device or a pipe would be replaced.
+        If the file cannot be written, or `path` exists and is not a file: a device or a pipe would be replaced.
     """
     if path.exists() and not path.is_file():
-        raise FileExistsError(errno.EEXIST, "it is there, and is not a file", str(path))
-    # A folder by mkdtemp: other users cannot put a symlink into it, and `write` creates a file with the umask's mode.
+        raise FileExistsError(errno.EEXIST, "it exists and is not a file", str(path))
+    # Other users cannot put a symlink into a folder of mkdtemp, and `write` creates a file with the umask's mode.
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
         beside = Path(folder) / path.name
         write(beside)

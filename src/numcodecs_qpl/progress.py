@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 def progress_bar() -> Progress:
-    """Make a bar on stderr, if that is a terminal that can show one. It disappears at the end."""
+    """Return a progress bar on stderr, shown if stderr is a terminal that can draw one. It disappears at the end."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description:26}"),
@@ -15,7 +15,7 @@ def progress_bar() -> Progress:
         TaskProgressColumn(),
         TimeElapsedColumn(),
         console=console,
-        disable=not console.is_interactive,  # a file or a dumb terminal would get one bar below the other
+        disable=not console.is_interactive,  # a file or a dumb terminal would get a new line for each update
         transient=True,
         redirect_stdout=False,
     )

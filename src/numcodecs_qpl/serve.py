@@ -1,6 +1,6 @@
 """The codec ids ``gzip`` and ``zlib`` of numcodecs and zarr, served by this package.
 
-Chunks that other programs wrote are inflated here, and chunks are written at the level that their metadata names.
+This package inflates chunks of other programs, and writes chunks at the level in their metadata.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _DEFAULT_LEVEL = 6
 
 
 class _Served(Codec):  # type: ignore[misc]
-    """The common part of `GZip` and `Zlib`, which are classes of numcodecs, too."""
+    """Common part of `GZip` and `Zlib`, which are also subclasses of numcodecs' classes."""
 
     def __init__(self, level: int = 1) -> None:
         super().__init__(level)
         warn_of_zarrs()
 
     def expect(self, size: int) -> None:
-        """Set the number of bytes that the next chunk inflates to. A wrong number costs time only."""
+        """Set the expected inflated size of the next chunk, in bytes. A wrong number costs time only."""
         _reader(self).size_hint = size
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -52,10 +52,10 @@ class _Served(Codec):  # type: ignore[misc]
 
 
 class GZip(_Served, numcodecs.gzip.GZip):  # type: ignore[misc]
-    """numcodecs' GZip, done by this package: the same config, the same results, and equal where codecs are compared.
+    """Replacement for numcodecs' GZip, with the same config and the same results; the two compare equal.
 
-    In software, level 0 stores, and levels 1 to 9 are libdeflate's; -1 is level 6. On an IAA, all levels but 0 are the
-    device's one level, unless `numcodecs_qpl.enable` was called with ``compress="software"``.
+    In software, level 0 stores, and levels 1 to 9 are libdeflate's; -1 is level 6. An IAA has one level, which stands
+    for all levels but 0, unless `numcodecs_qpl.enable` was called with ``compress="software"``.
     """
 
     def encode(self, buf: BufferLike) -> bytes:
@@ -69,14 +69,14 @@ class GZip(_Served, numcodecs.gzip.GZip):  # type: ignore[misc]
     def decode(self, buf: BufferLike, out: Out) -> Out: ...
 
     def decode(self, buf: BufferLike, out: Out | None = None) -> bytes | Out:
-        """Inflate a chunk of any number of members. An `out` that is too large is filled in part."""
+        """Inflate a chunk with any number of members. An `out` that is too large is filled in part."""
         return _decode(gzip, buf, out, _reader(self))
 
 
 class Zlib(_Served, numcodecs.zlib.Zlib):  # type: ignore[misc]
-    """numcodecs' Zlib, done by this package: the same config, the same results, and equal where codecs are compared.
+    """Replacement for numcodecs' Zlib, with the same config and the same results; the two compare equal.
 
-    Levels are those of `GZip`.
+    Levels are as in `GZip`.
     """
 
     def encode(self, buf: BufferLike) -> bytes:
@@ -90,7 +90,7 @@ class Zlib(_Served, numcodecs.zlib.Zlib):  # type: ignore[misc]
     def decode(self, buf: BufferLike, out: Out) -> Out: ...
 
     def decode(self, buf: BufferLike, out: Out | None = None) -> bytes | Out:
-        """Inflate a chunk. Bytes that follow the stream are ignored."""
+        """Inflate a chunk. Bytes after the stream are ignored."""
         return _decode(zlib, buf, out, _reader(self))
 
 
@@ -116,7 +116,7 @@ _shared_reader = Reader()
 
 
 def _reader(codec: Codec) -> Reader:
-    """The codec's reader. Codecs of numcodecs' own classes share one, as they are pickled with all attributes."""
+    """Return the codec's reader. Objects of numcodecs' own classes share one: a pickle contains all attributes."""
     if not isinstance(codec, _Served):
         return _shared_reader
     reader: Reader = codec.__dict__.setdefault("_reader", Reader())
@@ -145,7 +145,7 @@ _NAMES: dict[CodecId, _Name] = {
     "zlib": _Name(Zlib, numcodecs.zlib.Zlib, None),
 }
 _OURS_IN_ZARR = "numcodecs_qpl.zarr.GzipCodec"
-"""Also the name under which zarr finds the class by its entry point."""
+"""Value of zarr's configuration for this package's class. zarr finds the class by its entry point."""
 _ZARRS_OWN = "zarr.codecs.gzip.GzipCodec"
 
 
@@ -158,11 +158,11 @@ class _State(NamedTuple):
 _switch = threading.RLock()
 _now = _State()
 _undo: list[Callable[[], None]] = []
-"""Functions that restore numcodecs and zarr as they were."""
+"""Functions that restore the previous state of numcodecs and zarr."""
 
 
 class Enabled:
-    """The result of `enable`: as a context manager, it restores at its end what was served before."""
+    """Result of `enable`, a context manager: its end restores the previous state."""
 
     def __init__(self, before: _State) -> None:
         self._before = before
@@ -177,35 +177,36 @@ class Enabled:
 
 
 def enable(*names: CodecId, compress: CompressSetting = "auto", instances: bool = False) -> Enabled:
-    """Serve codec ids of numcodecs and zarr by this package, in this process, both ways.
+    """Encode and decode codec ids of numcodecs and zarr with this package, in this process.
 
-    It holds for codecs that are made from metadata afterwards: enable first, then open arrays. Other processes have to
-    call it themselves, or import `numcodecs_qpl.enabled`. Calling it again with the same arguments changes nothing;
-    names are added to those that are served, and the other arguments replace those of the call before.
+    This applies to codecs that are made from metadata afterwards: call `enable` first, then open arrays. Other
+    processes have to call it themselves, or import `numcodecs_qpl.enabled`. A second call with the same arguments
+    changes nothing. Otherwise its names are added to those that are served, and its other arguments replace the earlier
+    ones.
 
     Parameters
     ----------
     *names : {"gzip", "zlib"}
-        numcodecs' codec ids, for zarr v2, for ``numcodecs.gzip`` and ``numcodecs.zlib`` in zarr v3, and for references
-        (kerchunk, VirtualiZarr, icechunk). "gzip" serves zarr v3's core codec, too. The default is both.
+        Codec ids of numcodecs. They are used by zarr v2, by ``numcodecs.gzip`` and ``numcodecs.zlib`` in zarr v3, and
+        by references (kerchunk, VirtualiZarr, icechunk). "gzip" includes zarr v3's core codec. The default is both.
     compress : {"auto", "software"}
-        "software" writes on the CPU even if an IAA can be used. The level of the metadata is then obeyed everywhere.
+        "software" compresses on the CPU even if an IAA can be used. The level of the metadata then always applies.
     instances : bool
-        Serve codec objects of numcodecs' and zarr's own classes, too: those of arrays that are already open, and those
-        that are made by hand, such as ``numcodecs.Zlib(4)`` or ``zarr.codecs.GzipCodec()``. This replaces two methods
-        of ``numcodecs.GZip`` and ``numcodecs.Zlib``.
+        Serve existing codec objects of numcodecs' and zarr's classes too: those of arrays that are already open, and
+        those that code constructs, such as ``numcodecs.Zlib(4)`` or ``zarr.codecs.GzipCodec()``. This replaces two
+        methods of ``numcodecs.GZip`` and ``numcodecs.Zlib``.
 
     Returns
     -------
     context manager
-        ``with enable():`` restores at its end what was served before. It need not be used as such.
+        The end of ``with enable():`` restores the previous state. The result may also be ignored.
 
     Raises
     ------
     ValueError
         If a name or `compress` is none of these.
     RuntimeError
-        If `instances` is true and zarr's GzipCodec does not work through numcodecs. Nothing has changed then.
+        If `instances` is true and zarr's GzipCodec does not work through numcodecs. Nothing changes in this case.
     """
     for name in names:
         as_choice(name, "name", _NAMES)
@@ -222,7 +223,7 @@ def enable(*names: CodecId, compress: CompressSetting = "auto", instances: bool 
 
 
 def disable(*names: CodecId) -> None:
-    """Give codec ids back to numcodecs and zarr; all that are served by default. Arrays that are open keep theirs.
+    """Restore the codecs of numcodecs and zarr; by default all that are served. Open arrays keep their codecs.
 
     Raises
     ------
@@ -235,16 +236,16 @@ def disable(*names: CodecId) -> None:
         left = tuple(name for name in _now.names if names and name not in names)
         _switch_to(_now._replace(names=left) if left else _State())
         if "gzip" not in left and (zarr := _zarr_3()) and zarr.config.get(_ZARR_KEY) == _OURS_IN_ZARR:
-            zarr.config.set({_ZARR_KEY: _ZARRS_OWN})  # the environment chose ours
+            zarr.config.set({_ZARR_KEY: _ZARRS_OWN})  # the environment chose this package's class
 
 
 def enabled() -> tuple[CodecId, ...]:
-    """Names of the codec ids that are served, sorted; see `enable`."""
+    """Return the codec ids that are served, sorted; see `enable`."""
     return _now.names
 
 
 def _switch_to(state: _State) -> None:
-    """Undo what is done, and do what `state` asks for."""
+    """Restore numcodecs and zarr, then apply `state`."""
     global _now
     with _switch:
         while _undo:
@@ -273,7 +274,7 @@ def _serve(name: CodecId, served: _Name, instances: bool) -> None:
 
 
 def _zarr_3() -> Any:
-    """zarr, if it is installed and has a registry of codecs, as version 3 has."""
+    """Return zarr if it is installed and has a registry of codecs (version 3), else None."""
     if find_spec("zarr") is None:
         return None
     import zarr
@@ -282,7 +283,7 @@ def _zarr_3() -> Any:
 
 
 def _check_zarr_works_through_numcodecs() -> None:
-    """Raise a RuntimeError if zarr's GzipCodec would not be served by replacing methods of numcodecs' GZip."""
+    """Raise RuntimeError if replacing methods of numcodecs' GZip would not serve zarr's GzipCodec."""
     zarr = _zarr_3()
     if zarr is None:
         return
@@ -300,15 +301,15 @@ _warned_of_zarrs = False
 
 
 def warn_of_zarrs() -> None:
-    """Warn once if zarr's codec pipeline is that of zarrs, which decodes in Rust: nothing is served there."""
+    """Warn once if zarr uses the codec pipeline of zarrs, which decodes in Rust: this package is not used there."""
     global _warned_of_zarrs
     zarr = sys.modules.get("zarr")
     pipeline = str(zarr.config.get("codec_pipeline.path", "")) if zarr and hasattr(zarr, "config") else ""
     if pipeline.startswith("zarrs.") and not _warned_of_zarrs:
         _warned_of_zarrs = True
         warnings.warn(
-            f"zarr's codec pipeline is {pipeline}, which decodes by itself: numcodecs-qpl serves no chunk there. To be "
-            "served, set zarr's codec_pipeline.path back to zarr's own pipeline",
+            f"zarr's codec pipeline is {pipeline}, which decodes by itself: numcodecs-qpl serves no chunk there. To use "
+            "numcodecs-qpl, set zarr's codec_pipeline.path back to zarr's own pipeline",
             RuntimeWarning,
             stacklevel=3,
         )

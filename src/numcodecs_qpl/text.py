@@ -6,16 +6,16 @@ import shutil
 import textwrap
 
 NARROWEST, WIDEST = 80, 100
-"""Columns that tables need, and those that lines have at most."""
+"""Columns that tables need, and the longest line."""
 
 
 def columns() -> int:
-    """Columns of the terminal, within limits; 80 if the output is not a terminal."""
+    """Return the columns of the terminal, within limits; 80 if the output is not a terminal."""
     return max(NARROWEST, min(WIDEST, shutil.get_terminal_size().columns))
 
 
 def wrapped(text: str, mark: str = "") -> str:
-    """`text` in lines that fit, the first after `mark` and the others indented by its length."""
+    """Return `text` in lines that fit, the first after `mark` and the others indented by its length."""
     return textwrap.fill(
         text,
         columns() - 1,

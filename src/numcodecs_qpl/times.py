@@ -1,4 +1,4 @@
-"""How long work takes."""
+"""Timing of work."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ T = TypeVar("T")
 
 @dataclass
 class Times:
-    """Seconds that work took.
+    """Times of rounds of work, in seconds.
 
     Attributes
     ----------
     wall, cpu : list of float
-        Of each round: by the clock, and of all CPUs for the whole process.
+        Elapsed time of each round, and CPU time of the whole process.
     """
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do the work, and note what it took."""
+        """Do the work, and record its times."""
         wall, cpu = time.perf_counter(), time.process_time()
         result = work()
         self.wall.append(time.perf_counter() - wall)

@@ -1,4 +1,4 @@
-"""QPL for zarr v3, and zarr's core codec gzip served by this package.
+"""Codecs for zarr v3: QPL, and this package's implementation of zarr's core codec gzip.
 
 For zarr v2, `numcodecs_qpl.QPL` itself is the compressor.
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["QPL", "GzipCodec"]
 
 _NAME = "numcodecs_qpl.qpl"
-"""The codec's name in zarr format 3, which `pyproject.toml` and ``docs/zarr-extensions`` have too."""
+"""The codec's name in zarr format 3; `pyproject.toml` and ``docs/zarr-extensions`` repeat it."""
 
 
 class _ByCodec(BytesBytesCodec):
@@ -66,7 +66,7 @@ class QPL(_ByCodec):
     Parameters
     ----------
     container, block_size, huffman
-        As for `numcodecs_qpl.QPL`; a wrong one raises the same error.
+        As for `numcodecs_qpl.QPL`; an invalid value raises the same error.
 
     Examples
     --------
@@ -105,7 +105,7 @@ class QPL(_ByCodec):
         return cls(**(configuration or {}))  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, JSON]:
-        """Make the codec's entry in ``zarr.json``: its name and parameters."""
+        """Return the codec's entry in ``zarr.json``: its name and parameters."""
         configuration = self._codec.get_config()
         del configuration["id"]
         return {"name": _NAME, "configuration": configuration}
@@ -117,12 +117,12 @@ class QPL(_ByCodec):
         return codec.QPL(self.container, self.block_size, self.huffman)
 
     def compute_encoded_size(self, _input_byte_length: int, _chunk_spec: ArraySpec) -> int:
-        """Raise NotImplementedError, as every compressor of zarr: the size is not known before."""
+        """Raise NotImplementedError, as every compressor of zarr does: the size is not known in advance."""
         raise NotImplementedError
 
 
 class _FromRegistry:
-    """Stand-in for a class in a pickle: unpickling gives the class that zarr's registry has for the codec there."""
+    """Placeholder for a class in a pickle. Unpickling returns the class that zarr's registry has for the codec."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -132,11 +132,11 @@ class _FromRegistry:
 
 
 class GzipCodec(_ByCodec, ZarrsGzipCodec):
-    """zarr's core codec ``gzip``, done by this package: the same metadata, and equal to zarr's own.
+    """Replacement for zarr's core codec ``gzip``, with the same metadata; the two compare equal.
 
-    `numcodecs_qpl.enable` chooses it. So does the environment variable
-    ``ZARR_CODECS__GZIP=numcodecs_qpl.zarr.GzipCodec``, or the same in zarr's configuration. zarr finds it by an entry
-    point in the group ``zarr.codecs.gzip``. Levels are those of `numcodecs_qpl.serve.GZip`.
+    `numcodecs_qpl.enable` chooses it. The environment variable ``ZARR_CODECS__GZIP=numcodecs_qpl.zarr.GzipCodec``, or
+    the same in zarr's configuration, chooses it too. zarr finds it by an entry point in the group ``zarr.codecs.gzip``.
+    Levels are as in `numcodecs_qpl.serve.GZip`.
     """
 
     def __init__(self, *, level: int = 5) -> None:
@@ -148,7 +148,7 @@ class GzipCodec(_ByCodec, ZarrsGzipCodec):
         return serve.GZip(self.level)
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        # Wrong where another codec stands between this one and the array; a wrong size costs time only.
+        # This is wrong if another codec comes between this one and the array; a wrong size costs time only.
         dtype = chunk_spec.dtype
         native = dtype if isinstance(dtype, np.dtype) else dtype.to_native_dtype()  # numpy's in zarr 3.0
         self._codec.expect(math.prod(chunk_spec.shape) * native.itemsize)

@@ -1,9 +1,9 @@
 """Advice on accelerators and work queues that cannot be used, as sentences.
 
-Pure functions of what `numcodecs_qpl.host.devices` read. libqpl uses a queue that is enabled, shared, and whose node
-is open to the user. The other conditions are those of Linux's idxd driver (``drivers/dma/idxd``): cdev.c requires type
-"user" and PASIDs, device.c a name, a group and a threshold. The commands are those of accel-config's man pages;
-docs/iaa.md has them in their order.
+These are pure functions of the facts that `numcodecs_qpl.host.devices` reads. libqpl uses a queue that is enabled and
+shared, and whose device node the user may open. The other conditions come from Linux's idxd driver (``drivers/dma/idxd``):
+cdev.c requires type "user" and PASIDs, device.c a name, a group and a threshold. The commands are those of
+accel-config's man pages; docs/iaa.md has them in order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _READ_WRITE = 0o6
 
 
 def host_advice(host: Host, devices: Sequence[Device]) -> list[str]:
-    """Steps for the whole machine; none without an IAA, and none if programs can use one."""
+    """Return steps for the whole machine; none without an IAA, and none if programs can use one."""
     if devices:
         return _scalable_mode_advice(host.command_line, devices)
     if not host.iaas:
@@ -46,7 +46,7 @@ def _no_device_advice(iaas: Sequence[str]) -> str:
 
 
 def _scalable_mode_advice(command_line: str | None, devices: Sequence[Device]) -> list[str]:
-    # A kernel may be built to have scalable mode on: where a device has PASIDs enabled, nothing is missing.
+    # A kernel may be built with scalable mode on. A device with PASIDs enabled proves that it is on.
     refused = [device.dev for device in devices if device.pasid_enabled is False]
     unsure = [device.dev for device in devices if device.pasid_enabled is None]
     if command_line is not None and not _asks_for_scalable_mode(command_line) and refused + unsure:
@@ -70,11 +70,11 @@ def _asks_for_scalable_mode(command_line: str) -> bool:
 
 
 def device_advice(device: Device) -> list[str]:
-    """Steps that a device needs before its queues; none for an enabled device with queues."""
+    """Return the steps that a device needs before its queues; none for an enabled device with queues."""
     advice = []
     if device.queues and all(queue.size == 0 for queue in device.queues):
         queue = f"{device.dev}/{device.queues[0].dev}"
-        # Sizes are set while the device is disabled.
+        # Queue sizes can be set only while the device is disabled.
         first = f"`sudo accel-config disable-device {device.dev}`, then " if device.state == "enabled" else ""
         advice.append(
             f"none of its queues is set up: {first}add engines to a group (`sudo accel-config config-engine`), then a "
@@ -93,14 +93,14 @@ def device_advice(device: Device) -> list[str]:
 
 
 def queue_advice(device: Device, queue: WorkQueue) -> list[str]:
-    """Steps that a queue of `device` needs; none for a queue that can be used, and none for one that is not set up."""
+    """Return the steps that a queue of `device` needs; none if it can be used, and none if it is not set up."""
     if queue.size == 0 and queue.state != "enabled":
         return []  # a device has more queues than a program needs
     reasons = [*_mode_reasons(queue.mode), *_type_reasons(queue.type)]
     if reasons:
         return [f"{' and '.join(reasons)}: {_set_up_anew(device, queue)}"]
     if queue.state == "disabled":
-        # Nothing can be enabled on a device that is not.
+        # A queue cannot be enabled on a disabled device.
         enabled = device.state in ("enabled", None)
         return [f"it is disabled: `sudo accel-config enable-wq {device.dev}/{queue.dev}`"] if enabled else []
     if queue.state == "enabled" and not queue.node_exists:
@@ -134,7 +134,7 @@ def _set_up_anew(device: Device, queue: WorkQueue) -> str:
 
 
 def _wanted(size: int | None) -> str:
-    # The man page of config-wq wants the threshold one less than the size, or lower.
+    # The man page of config-wq requires a threshold of at most the size minus one.
     threshold = "THRESHOLD" if size is None else max(size - 1, 1)
     return f"--mode=shared --type=user --driver-name=user --name=iaa --threshold={threshold} --priority=10"
 

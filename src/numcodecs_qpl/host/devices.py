@@ -1,9 +1,9 @@
 """In-Memory Analytics Accelerators and their work queues, as Linux shows them.
 
-The attributes under ``/sys/bus/dsa/devices`` are those of the Linux kernel's
+The Linux kernel documents the attributes under ``/sys/bus/dsa/devices`` in
 ``Documentation/ABI/stable/sysfs-driver-dma-idxd``. The name ``iax<m>``, a queue's ``name`` attribute and the device
-node ``/dev/iax/wq<m>.<n>`` are in its idxd driver (``drivers/dma/idxd``: init.c, sysfs.c, cdev.c). This module opens
-text files only, so it takes a queue from nobody. ``numcodecs-qpl info`` adds what to do about a device or a queue that
+node ``/dev/iax/wq<m>.<n>`` are defined in its idxd driver (``drivers/dma/idxd``: init.c, sysfs.c, cdev.c). This module
+opens text files only, so it never occupies a queue. ``numcodecs-qpl info`` adds advice on devices and queues that
 cannot be used.
 """
 
@@ -31,7 +31,7 @@ PCI = "/sys/bus/pci/devices"
 
 INTEL = 0x8086
 IAAS = (0x0CFE, 0x1216, 0xB02D, 0xFD2D)
-"""PCI device numbers of IAAs (Linux, ``drivers/dma/idxd/registers.h``). The first is that of Sapphire Rapids."""
+"""PCI device numbers of IAAs (Linux, ``drivers/dma/idxd/registers.h``). The first is Sapphire Rapids."""
 
 EMULATED = "emulated IAA"
 """Name of a device that libqpl finds and Linux does not show."""
@@ -39,7 +39,7 @@ EMULATED = "emulated IAA"
 NODES = "/dev/iax"
 """Folder of the queues' device nodes."""
 
-# The bus has the queues' device nodes too, as "iax!wq1.0".
+# The bus also lists the queues' device nodes, as "iax!wq1.0".
 _DEVICE = re.compile(r"iax(\d+)")
 _QUEUE = re.compile(r"wq(\d+)\.(\d+)")
 
@@ -61,7 +61,7 @@ class WorkQueue:
     name : str or None
         Name given to the queue when it was set up.
     size : int or None
-        Descriptors that it holds; 0 if it is not set up.
+        Capacity in descriptors; 0 if the queue is not set up.
     max_transfer_size : int or None
         Bytes that one descriptor may read. Longer blocks go to software.
     block_on_fault : bool or None
@@ -109,7 +109,7 @@ class Device:
     version : str or None
         Version of the hardware, like "0x100".
     pasid_enabled : bool or None
-        True if it works on the addresses of user processes. The IOMMU must be in scalable mode for that.
+        True if the device can use the addresses of user processes. This needs an IOMMU in scalable mode.
     queues : tuple of WorkQueue
         All of its work queues, set up or not.
     """
@@ -193,7 +193,7 @@ def devices(root: Path = Path("/")) -> list[Device]:
 
 
 def path_names(found: Sequence[Device]) -> dict[PathName, str]:
-    """Names of the paths, "hardware" and "software", for users.
+    """Return the names of the paths, "hardware" and "software", for users.
 
     libqpl trusts any library with the name of libaccel-config. If Linux shows no device (`found` is empty), the device
     that does the work is not an IAA.
@@ -205,7 +205,7 @@ def path_names(found: Sequence[Device]) -> dict[PathName, str]:
 
 
 def hardware_label(found: Sequence[Device]) -> str:
-    """Short name of the hardware path: "IAA" or "emulated IAA"."""
+    """Return the short name of the hardware path: "IAA" or "emulated IAA"."""
     return "IAA" if found else EMULATED
 
 
@@ -257,7 +257,7 @@ def _ownership(node: Path) -> tuple[str | None, str | None, str | None]:
 
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    """Entries of `folder` whose whole name matches the pattern, sorted by the numbers in it."""
+    """Return the entries of `folder` whose whole name matches the pattern, sorted by the numbers in it."""
     try:
         names = [entry.name for entry in folder.iterdir()]
     except OSError:

@@ -1,6 +1,6 @@
-"""Trial of the hardware path: blocks run on it, and each result is compared with its input.
+"""Trial of the hardware path: it runs blocks and compares each result with its input.
 
-A caller cannot choose a work queue. So many blocks are in flight at once, enough for each queue.
+A caller cannot choose a work queue. So enough blocks for every queue are in flight at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Trial:
     work : str
         Kind of work: compress or inflate, and the tables.
     blocks, on_hardware : int
-        Blocks of 4 KiB that were tried, and those that hardware did.
+        Blocks of 4 KiB that were tried, and those that ran on hardware.
     wrong : int
         Blocks with a wrong result.
     error : str or None
@@ -47,18 +47,18 @@ class Trial:
 
     @property
     def passed(self) -> bool:
-        """True if hardware did every block, and every result is right."""
+        """True if hardware did every block, and every result is correct."""
         return self.error is None and self.on_hardware == self.blocks and not self.wrong
 
     def as_json(self) -> dict[str, Any]:
-        """The trial as a JSON object."""
+        """Return the trial as a JSON object."""
         return {**asdict(self), "passed": self.passed}
 
 
 def probe(queues: int) -> list[Trial]:
     """Compress with fixed and with dynamic tables, and inflate both, on hardware alone.
 
-    The process's counts (`numcodecs_qpl.stats`) start at zero again. Its path setting is "hardware" meanwhile.
+    This resets the counts of the process (`numcodecs_qpl.stats`). The path setting is "hardware" during the call.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def _trial(
 
 def _inflated(stream: NDArray[np.uint8]) -> bytes:
     if len(stream) == PAGE:
-        return stream.tobytes()  # a page that does not shrink is kept
+        return stream.tobytes()  # a page that does not get smaller is copied
     try:
         return zlib.decompress(stream.tobytes(), -15)
     except zlib.error:
