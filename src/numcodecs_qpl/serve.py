@@ -308,8 +308,8 @@ def warn_of_zarrs() -> None:
     if pipeline.startswith("zarrs.") and not _warned_of_zarrs:
         _warned_of_zarrs = True
         warnings.warn(
-            f"zarr's codec pipeline is {pipeline}, which decodes by itself: numcodecs-qpl serves no chunk there. To use "
-            "numcodecs-qpl, set zarr's codec_pipeline.path back to zarr's own pipeline",
+            f"zarr's codec pipeline is {pipeline}, which decodes by itself: numcodecs-qpl serves no chunk there. To "
+            "use numcodecs-qpl, set zarr's codec_pipeline.path back to zarr's own pipeline",
             RuntimeWarning,
             stacklevel=3,
         )

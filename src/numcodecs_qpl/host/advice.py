@@ -1,9 +1,9 @@
 """Advice on accelerators and work queues that cannot be used, as sentences.
 
 These are pure functions of the facts that `numcodecs_qpl.host.devices` reads. libqpl uses a queue that is enabled and
-shared, and whose device node the user may open. The other conditions come from Linux's idxd driver (``drivers/dma/idxd``):
-cdev.c requires type "user" and PASIDs, device.c a name, a group and a threshold. The commands are those of
-accel-config's man pages; docs/iaa.md has them in order.
+shared, and whose device node the user may open. The other conditions come from Linux's idxd driver
+(``drivers/dma/idxd``): cdev.c requires type "user" and PASIDs, device.c a name, a group and a threshold. The commands
+are those of accel-config's man pages; docs/iaa.md has them in order.
 """
 
 from __future__ import annotations
