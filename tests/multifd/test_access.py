@@ -221,5 +221,5 @@ def test_a_file_that_takes_the_sockets_place_is_not_given_away(
 
     real = Access.give
     monkeypatch.setattr(Access, "give", give)
-    with pytest.raises(MultiFDError, match=r"cannot listen on unix:.*/s: another file has taken the place of the new"):
+    with pytest.raises(MultiFDError, match=r"cannot listen on unix:.*/s: another file has replaced the new"):
         Listener(Address("unix", path=str(path)), access=Access(0o666, group=os.getegid()))

@@ -40,8 +40,8 @@ def test_an_address_is_read_and_written(text: str, address: Address, again: str)
 KINDS = "unix:PATH, tcp:HOST:PORT or tls:HOST:PORT"
 PORT = "a port from 1 to 65535"
 HOST = "the name or the number of a host"
-BRACKETS = "an IPv6 number in brackets"
-IN_BRACKETS = "the number of an IPv6 host in the brackets"
+BRACKETS = "an IPv6 address in brackets"
+IN_BRACKETS = "an IPv6 address in the brackets"
 
 
 @pytest.mark.parametrize(

@@ -58,13 +58,13 @@ def test_whether_there_is_a_return_path_is_not_known_after_an_unknown_part() -> 
 @pytest.mark.parametrize(
     ("stream", "message"),
     [
-        (u32(4), "version: 4; only version 3 is known"),
+        (u32(4), "version: 4; expected 3"),
         (VERSION + CONFIGURATION[:-1], "the source ended; 1 of 6 bytes were missing"),
         (VERSION + CONFIGURATION + RETURN_PATH + POSTCOPY, "has postcopy-ram turned on"),
         (VERSION + CONFIGURATION + b"\x08" + struct.pack(">HH", 8, 0), "turn x-colo off in both QEMUs"),
         (
             VERSION + CONFIGURATION + b"\x05" + named(b"configuration/target-page-bits") + u32(1) + u32(14),
-            r"the guest's pages have 2\*\*14 bytes, but 4096 are expected: set --page-size",
+            r"the guest's pages have 2\*\*14 bytes; expected 4096: set --page-size",
         ),
     ],
     ids=["version", "cut", "postcopy", "COLO", "page size"],

@@ -130,7 +130,7 @@ def test_a_sync_too_few_or_too_many_is_an_error(number: int, twice: bool) -> Non
             rest = content[packet.start + (0 if twice else HEADER) :]
             connections[1 + number] = content[: packet.start] + (packet.header if twice else b"") + rest
             # Without the first one a page may come before the blocks are known.
-            assert re.search("the stream has a SYNC that|there is no RAM block 'm'", str(failure(connections)))
+            assert re.search("the stream has a SYNC that|unknown RAM block 'm'", str(failure(connections)))
 
 
 # ---- Bits that flip ---------------------------------------------------------------------------------------------

@@ -257,10 +257,10 @@ class Wrong(NamedTuple):
 @pytest.mark.parametrize(
     "wrong",
     [
-        *[Wrong("version", u32(version), "version: .*; only version 3 is known") for version in (0, 2, 4, TOP)],
+        *[Wrong("version", u32(version), "version: .*; expected 3") for version in (0, 2, 4, TOP)],
         *[Wrong("configuration", bytes([kind]), "a section of type 0x") for kind in (0, 5, 6, 0x7E, 0xFF)],
         *[Wrong("configuration", bytes([kind]), "has not been started") for kind in (2, 3)],
-        *[Wrong("machine length", u32(size), f"a length of {size} where at most 256") for size in (257, TOP)],
+        *[Wrong("machine length", u32(size), f"a length of {size} ; expected at most 256") for size in (257, TOP)],
         Wrong("machine", b"pc-q35\x05" + named(b"configuration/x") + u32(1), "has a part 'configuration/x'"),
         Wrong("machine", b"pc-q35\x05" + named(b"configuration/capabilities") + u32(1) + u32(TOP), "a length of"),
         Wrong("return path", b"\x08" + struct.pack(">HH", 3, 16) + bytes(16), "the source has postcopy-ram turned on"),
@@ -305,7 +305,7 @@ class Wrong(NamedTuple):
         *[Wrong("page", u64(at | PAGE_RECORD), "offset: .* is beyond") for at in (LENGTH, 2**63, 2**64 - PAGE)],
         *[Wrong("fill", u64(at | ZERO | CONTINUE), "offset: .* is beyond") for at in (LENGTH, 2**64 - PAGE)],
         *[
-            Wrong("page block", named(name), "ramblock: there is no RAM block")
+            Wrong("page block", named(name), "ramblock: unknown RAM block")
             for name in (b"", b"n", b"m\0", b"x" * 255)
         ],
         Wrong("page block", named(b"\xc3"), "is not UTF-8"),
@@ -323,7 +323,7 @@ class Wrong(NamedTuple):
             )
             for text in (b"", b"{", b'{"devices": 1', b'{"devices": [1]', b'{"devices": [{}]', b'["devices"', b"\xff{")
         ],
-        Wrong("description text", DESCRIPTION + b"x", "before the description|something follows the description"),
+        Wrong("description text", DESCRIPTION + b"x", "before the description|more bytes follow the description"),
     ],
     ids=lambda wrong: f"{wrong.part}-{wrong.value[:12].hex()}",
 )
@@ -342,7 +342,7 @@ def test_pages_in_a_block_that_is_not_there_are_an_error(name: bytes) -> None:
     source.main["block name"] = named(name)
     error = failure(source.connections)
     assert error.field == "ramblock"
-    assert "there is no RAM block 'm'" in str(error)
+    assert "unknown RAM block 'm'" in str(error)
 
 
 @pytest.mark.parametrize("depth", [100, 100_000])

@@ -310,7 +310,7 @@ def test_an_earlier_folder_with_other_pages_is_an_error_before_it_listens(
     first = received(folder / "a", Migration("none").connections, "zarr")
     block = {"name": "m", "used_length": 16384, "page_size": 16384, "crc32": 0}
     change(first, blocks=[block])
-    assert "has pages of 16384 bytes; expected are pages of 4096" in refused(folder, monkeypatch, capsys, first)
+    assert "has pages of 16384 bytes; expected 4096 bytes" in refused(folder, monkeypatch, capsys, first)
 
 
 def test_an_earlier_folder_of_another_user_is_an_error_before_it_listens(

@@ -609,7 +609,7 @@ def test_a_channel_that_the_destination_has_no_place_for_is_told_with_where_to_l
         ),
         (
             "qemu-11.0.92-none",
-            r"not the 0x11223344 that a multifd channel begins with \(is --page-size the guest's\?\)",
+            r"expected 0x11223344, multifd's magic number \(is --page-size the guest's\?\)",
         ),
     ],
     ids=["a first packet with pages", "a first packet without"],
@@ -645,8 +645,8 @@ def test_tcp_without_a_host_is_loopback_alone(folder: Path, sink: Sink) -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        (IDLE.main[:50], "main channel: a connection for it is there already"),
-        (IDLE.channels[0][:64], r"channel \d+: a connection for it is there already"),
+        (IDLE.main[:50], "main channel: it is connected already"),
+        (IDLE.channels[0][:64], r"channel \d+: it is connected already"),
         (
             wire.pack_initial(wire.InitialPacket(UUID(int=7), 9)),
             "channel 9: uuid: .* is not that of the other channels",

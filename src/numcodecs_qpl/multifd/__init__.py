@@ -1,6 +1,6 @@
 """QEMU's multifd live migration: its methods, a receiver, and a relay that recodes.
 
-Importing this registers the methods: ``get_ops("qpl")`` has the seven hooks.
+The import registers the methods: ``get_ops("qpl")`` returns the seven hooks.
 """
 
 from numcodecs_qpl.multifd.errors import MultiFDError

@@ -1,4 +1,4 @@
-"""A multifd channel: packets from a connection, and to one."""
+"""A multifd channel: reading packets from a connection, and sending packets."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class PacketMemory(RAMBlock):
         self._places = np.arange(len(self.pages), dtype=np.uint64) * np.uint64(page_size)
 
     def pages_of(self, packet: wire.Packet) -> MultiFDPages:
-        """Return where in this memory the normal pages of `packet` are; its zero pages stay as they are named."""
+        """Return the places of the normal pages of `packet` in this memory; the offsets of zero pages do not change."""
         return MultiFDPages(self, self._places[: packet.normal_pages], packet.zero)
 
     def runs(self, offsets: wire.Offsets) -> list[memoryview]:
-        """Return the memory of the packet's pages, which is one piece."""
+        """Return the memory of the packet's pages, in one piece."""
         return [self.view[: len(offsets) * self.page_size]] if len(offsets) else []
 
 
@@ -40,22 +40,22 @@ class RecvChannel:
     Parameters
     ----------
     connection : Connection
-        After its 64 opening bytes.
+        The connection, from which the 64 opening bytes have been read.
     channel : int
         The channel's id, for messages.
     page_size : int
         Bytes in a page of the guest.
     method : str, optional
-        The method that packets are of. Without it, it is that of the first one that has pages.
+        Method of the packets. The default is the method of the first packet with pages.
 
     Attributes
     ----------
     method : str
-        The same; empty while it is not known.
+        Method of the packets; empty until it is known.
     packets : int
         Headers read so far.
     header : bytearray
-        The last packet of pages' header, as it came.
+        Header of the last packet of pages, unchanged.
     """
 
     def __init__(self, connection: Connection, channel: int, page_size: int, method: str = "") -> None:
@@ -76,12 +76,12 @@ class RecvChannel:
             self._ops.recv_cleanup(self._params)
 
     def read(self) -> AnyPacket | None:
-        """The next packet's header, or None where the channel ended before one.
+        """Return the next packet's header, or None if the channel ended before it.
 
         Raises
         ------
         MultiFDError
-            If it is broken, or the channel ended within it.
+            If the header is invalid, or the channel ended within it.
         """
         view = memoryview(self.header)
         size = self._connection.read_some(view[: wire.START_SIZE])
@@ -97,12 +97,12 @@ class RecvChannel:
         return wire.unpack(self.header, self._page_size)
 
     def read_pages(self, packet: wire.Packet, pages: MultiFDPages) -> None:
-        """Put the pages that follow `packet` to where `pages` says.
+        """Read the pages that follow `packet` to the places in `pages`.
 
         Raises
         ------
         MultiFDError
-            If the method's hook does.
+            If the method's hook raises it.
         """
         ops = self._ops or self._set_up(wire.METHOD_NAMES[packet.flags & wire.METHOD_MASK])
         self._params.flags = packet.flags
@@ -121,7 +121,7 @@ class RecvChannel:
         return ops
 
     def read_device_state(self, packet: wire.DeviceStatePacket, write: Callable[[memoryview], object]) -> None:
-        """Hand what follows `packet` to `write`, piece by piece."""
+        """Pass the device state that follows `packet` to `write`, piece by piece."""
         piece = memoryview(bytearray(min(PIECE, packet.next_packet_size)))
         left = packet.next_packet_size
         while left:
@@ -131,7 +131,7 @@ class RecvChannel:
             left -= len(view)
 
     def locate(self, error: MultiFDError) -> None:
-        """Note in `error` where it happened: the channel, and the packet that was read last."""
+        """Add the place to `error`: the channel, and the packet that was read last."""
         within = self.packets - 1 if self.packets and not isinstance(error, PeerClosedError) else None
         error.locate(self._params.id, within)
 
@@ -142,7 +142,7 @@ class SendChannel:
     Parameters
     ----------
     connection : Connection
-        After its 64 opening bytes.
+        The connection, to which the 64 opening bytes have been sent.
     params : SendParams
         The channel's state.
     ops : MultiFDMethods
@@ -160,21 +160,21 @@ class SendChannel:
         self._ops.send_cleanup(self._params)
 
     def send(self, header: bytearray, packet: wire.Packet, pages: MultiFDPages) -> None:
-        """Send `pages` under the header of a packet that came, with our method and our payload's size in it.
+        """Send `pages` with the header of a received packet, after changing its method and payload size.
 
         Parameters
         ----------
         header : bytearray
-            As it came; it is changed.
+            The received header; it is changed.
         packet : Packet
-            The same, unpacked.
+            The unpacked header.
         pages : MultiFDPages
-            Where the pages are now.
+            Places of the pages in this process.
 
         Raises
         ------
         PeerClosedError
-            If the other side takes no more.
+            If the other side has closed the connection.
         """
         params = self._params
         params.flags = packet.flags & ~wire.METHOD_MASK

@@ -1,4 +1,4 @@
-"""Errors of migrations, each with a cause to count it by."""
+"""Errors of migrations. Each class has a cause, for statistics."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ class MultiFDError(ValueError):
     cause : str
         Kind of the error, for statistics: one of a few words, the same for all errors of a class.
     reason : str
-        What is wrong.
+        Description of the error, without its place.
     field : str or None
-        The field of the packet that is wrong, by QEMU's name.
+        QEMU's name of the invalid field of the packet.
     channel : int, str or None
         The multifd channel's id, or ``"main"``.
     packet : int or None
-        Which packet of that channel it is, counted from 0.
+        Number of the packet on that channel, from 0.
     """
 
     cause = "protocol"
@@ -37,7 +37,7 @@ class MultiFDError(ValueError):
         self.packet = packet
 
     def locate(self, channel: int | str, packet: int | None = None) -> None:
-        """Fill in where it happened, as far as that is not known yet."""
+        """Set the channel and the packet, unless they are set already."""
         if self.channel is None:
             self.channel = channel
         if self.packet is None:
@@ -54,13 +54,13 @@ class MultiFDError(ValueError):
 
 
 class SettingsError(MultiFDError):
-    """The settings of the two QEMUs and of this process do not fit each other, or one of them is not supported."""
+    """The settings of the two QEMUs and of this process differ, or a setting is not supported."""
 
     cause = "settings"
 
 
 class DeviceError(MultiFDError):
-    """Hardware failed, or cannot be used, where only hardware may do the work."""
+    """Hardware failed or cannot be used, and the path setting allows hardware only."""
 
     cause = "device"
 
@@ -72,19 +72,19 @@ class UnreachableError(MultiFDError):
 
 
 class PeerClosedError(MultiFDError):
-    """A connection ended where more had to come."""
+    """A connection ended early."""
 
     cause = "connection"
 
 
 class RefusedError(PeerClosedError):
-    """The destination ended the migration in order: it has not accepted the guest."""
+    """The destination ended the migration in an orderly way: it has not accepted the guest."""
 
     cause = "refused"
 
 
 class NoAnswerError(PeerClosedError):
-    """Nothing came for too long, or the link is dead: the other side may not know of it."""
+    """No bytes came for too long, or the link is dead; the other side may not notice it."""
 
     cause = "no_answer"
 
@@ -96,11 +96,11 @@ class StoppedError(MultiFDError):
 
 
 class OutcomeUnknownError(MultiFDError):
-    """Everything was passed on, and whether the destination has taken it cannot be known: it does not answer."""
+    """Everything was passed on, but the destination does not answer, so the outcome is unknown."""
 
     cause = "no_answer"
 
 
 def cause_of(error: BaseException) -> str:
-    """Return the cause to count `error` by: "internal" for those that are not `MultiFDError`."""
+    """Return the cause of `error` for statistics: "internal" unless it is a `MultiFDError`."""
     return error.cause if isinstance(error, MultiFDError) else "internal"

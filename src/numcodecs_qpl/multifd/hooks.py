@@ -1,8 +1,8 @@
-"""What a compression method of multifd is: seven hooks, and a register of the methods that have them.
+"""Interface of multifd's compression methods: seven hooks, and a register of methods.
 
-The hooks are those of ``MultiFDMethods`` in patch 4 of 8 of "Live Migration With IAA", v4 (Yuan Liu, March 2024); the
-behaviour is that of QEMU 9.1, where it was merged. In C a hook is given its channel's state and leaves what it made in
-there; so it is here.
+The hooks are those of ``MultiFDMethods`` in patch 4 of 8 of "Live Migration With IAA", v4 (Yuan Liu, March 2024). Their
+behaviour is that of QEMU 9.1, where the series was merged. As in C, a hook gets its channel's state and stores its
+results there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ReadInto: TypeAlias = Callable[[Sequence[memoryview]], None]
 
 
 class MultiFDCompression(enum.Enum):
-    """QEMU's migration parameter ``multifd-compression``: the methods that are here."""
+    """Values of QEMU's migration parameter ``multifd-compression`` that are implemented."""
 
     NONE = "none"
     ZLIB = "zlib"
@@ -34,7 +34,7 @@ class MultiFDCompression(enum.Enum):
 
 @dataclass(frozen=True)
 class MigrationParameters:
-    """QEMU's migration parameters that methods look at, with QEMU's defaults.
+    """QEMU's migration parameters that methods use, with QEMU's defaults.
 
     Attributes
     ----------
@@ -43,8 +43,7 @@ class MigrationParameters:
     multifd_zstd_level : int
         zstd's level, 1 to 20.
     huffman : {"fixed", "dynamic"}
-        qpl's Huffman tables: deflate's fixed ones, as QEMU itself writes, or tables made for each page, which QEMU
-        reads as well.
+        qpl's Huffman tables: deflate's fixed ones, as in QEMU, or tables made for each page, which QEMU also reads.
     """
 
     multifd_zlib_level: int = 1
@@ -54,12 +53,12 @@ class MigrationParameters:
 
 @dataclass(slots=True)
 class MultiFDPages:
-    """Pages that one packet takes along: QEMU's ``MultiFDPages_t``.
+    """Pages of one packet: QEMU's ``MultiFDPages_t``.
 
     Attributes
     ----------
     block : RAMBlock or None
-        The block that they are in; None where there are none.
+        The block of the pages; None without pages.
     normal : ndarray of uint64
         Offsets of pages whose bytes are sent.
     zero : ndarray of uint64
@@ -73,7 +72,7 @@ class MultiFDPages:
 
 @dataclass(slots=True)
 class SendParams:
-    """The state of a sending channel: what QEMU keeps in ``MultiFDSendParams``.
+    """State of a sending channel: QEMU's ``MultiFDSendParams``.
 
     Attributes
     ----------
@@ -84,11 +83,11 @@ class SendParams:
     parameters : MigrationParameters
         Settings of the migration.
     pages : MultiFDPages
-        What the packet takes along; set before ``send_prepare``.
+        Pages of the packet; set before ``send_prepare``.
     iov : list of buffer
-        The packet's payload, in pieces; left by ``send_prepare``, valid until its next call.
+        The packet's payload, in pieces; set by ``send_prepare``, valid until its next call.
     next_packet_size : int
-        Bytes of the payload; left by ``send_prepare``.
+        Bytes of the payload; set by ``send_prepare``.
     flags : int
         The packet's flags; ``send_prepare`` adds the method's bit.
     data : object
@@ -108,7 +107,7 @@ class SendParams:
 
 @dataclass(slots=True)
 class RecvParams:
-    """The state of a receiving channel: what QEMU keeps in ``MultiFDRecvParams``.
+    """State of a receiving channel: QEMU's ``MultiFDRecvParams``.
 
     Attributes
     ----------
@@ -119,7 +118,7 @@ class RecvParams:
     read_into : callable
         ``read_into(views)`` fills the views, one after the other, with the next bytes of the channel, or raises.
     pages : MultiFDPages
-        Where the packet's pages go; their offsets have been checked.
+        Places of the packet's pages; their offsets have been checked.
     next_packet_size : int
         Bytes of the payload, checked against `wire.payload_limits`.
     flags : int
@@ -139,11 +138,11 @@ class RecvParams:
 
 
 class MultiFDMethods(ABC):
-    """The seven hooks of a method. One object serves all channels; what belongs to a channel is in its parameters."""
+    """The seven hooks of a method. One object serves all channels; a channel's state is in its parameters."""
 
     @abstractmethod
     def send_setup(self, params: SendParams) -> None:
-        """Make ready to send. Called once for each channel, before its first packet; leaves ``params.data``.
+        """Prepare to send. Called once for each channel, before its first packet; sets ``params.data``.
 
         Raises
         ------
@@ -153,25 +152,25 @@ class MultiFDMethods(ABC):
 
     @abstractmethod
     def send_cleanup(self, params: SendParams) -> None:
-        """Release what `send_setup` made. Called once, after the channel's last packet, also after an error."""
+        """Release the state of `send_setup`. Called once, after the channel's last packet, also after an error."""
 
     @abstractmethod
     def send_prepare(self, params: SendParams) -> None:
         """Turn ``params.pages`` into a payload.
 
-        Called by the channel for each packet that has pages, normal or zero. Must leave ``params.iov`` and
-        ``params.next_packet_size`` (without normal pages: no buffer, and 0), with no more buffers than
-        `get_iov_count` says, and the method's bit in ``params.flags``. The header is the caller's affair.
+        The channel calls this for each packet with pages, normal or zero. It must set ``params.iov`` and
+        ``params.next_packet_size``; without normal pages these are empty and 0. ``params.iov`` has at most
+        `get_iov_count` buffers. The method's bit must be set in ``params.flags``. The caller writes the header.
 
         Raises
         ------
         MultiFDError
-            If the method fails, and may not send the pages as they are.
+            If the method fails, and may not send the pages uncompressed.
         """
 
     @abstractmethod
     def recv_setup(self, params: RecvParams) -> None:
-        """Make ready to receive. Called once for each channel, before its first packet; leaves ``params.data``.
+        """Prepare to receive. Called once for each channel, before its first packet; sets ``params.data``.
 
         Raises
         ------
@@ -181,37 +180,37 @@ class MultiFDMethods(ABC):
 
     @abstractmethod
     def recv_cleanup(self, params: RecvParams) -> None:
-        """Release what `recv_setup` made. Called once, after the channel's last packet, also after an error."""
+        """Release the state of `recv_setup`. Called once, after the channel's last packet, also after an error."""
 
     @abstractmethod
     def recv_pages(self, params: RecvParams) -> None:
-        """Read ``params.next_packet_size`` bytes and put the pages that they hold to ``params.pages.normal``.
+        """Read ``params.next_packet_size`` bytes, and write their pages to ``params.pages.normal``.
 
-        Called by the channel for each packet that has pages, normal or zero; without normal ones it reads nothing. The
-        zero pages are the caller's affair.
+        The channel calls this for each packet with pages, normal or zero. Without normal pages it reads nothing. The
+        caller clears the zero pages.
 
         Raises
         ------
         MultiFDError
-            If the packet is not of this method, or its payload does not hold exactly those pages. Nothing is written
-            outside of the pages at ``params.pages.normal``; what is in these is then undefined.
+            If the packet is of another method, or its payload does not contain exactly those pages. Nothing is written
+            outside of the pages at ``params.pages.normal``, whose content is then undefined.
         """
 
     @abstractmethod
     def get_iov_count(self, page_count: int) -> int:
-        """The most buffers that `send_prepare` leaves for `page_count` pages. Called once, before `send_setup`."""
+        """Return the most buffers that `send_prepare` uses for `page_count` pages. Called once, before `send_setup`."""
 
 
 _ops: dict[str, MultiFDMethods] = {}
 
 
 def register_ops(method: MultiFDCompression, ops: MultiFDMethods) -> None:
-    """Enter a method's hooks in the register. Importing `numcodecs_qpl.multifd` does so for all that are here.
+    """Register a method's hooks. Importing `numcodecs_qpl.multifd` does this for all methods of the package.
 
     Raises
     ------
     ValueError
-        If the method has hooks already.
+        If the method is registered already.
     """
     if method.value in _ops:
         raise ValueError(f"multifd method {method.value!r} is registered already; registered are {', '.join(_ops)}")
@@ -219,30 +218,30 @@ def register_ops(method: MultiFDCompression, ops: MultiFDMethods) -> None:
 
 
 def get_ops(name: str) -> MultiFDMethods:
-    """The hooks of the method `name`.
+    """Return the hooks of the method `name`.
 
     Raises
     ------
     ValueError
-        If there is none of that name.
+        If no method of that name is registered.
     """
     if name not in _ops:
-        raise ValueError(f"multifd method {name!r} is not known; registered are {', '.join(_ops)}")
+        raise ValueError(f"unknown multifd method {name!r}: expected one of {', '.join(_ops)}")
     return _ops[name]
 
 
 def check_method(params: RecvParams, flag: int) -> None:
-    """Make sure that a packet is of the method whose bit is `flag`.
+    """Check that a packet is of the method whose bit is `flag`.
 
     Raises
     ------
     MultiFDError
-        If it is of another.
+        If it is of another method.
     """
     method = params.flags & wire.METHOD_MASK
     if method != flag:
         raise SettingsError(
-            f"the packet is of method {wire.METHOD_NAMES[method]!r}; agreed is {wire.METHOD_NAMES[flag]!r} "
-            "(the source's multifd-compression must be what this end was told)",
+            f"the packet is of method {wire.METHOD_NAMES[method]!r}; expected {wire.METHOD_NAMES[flag]!r} "
+            "(set the source's multifd-compression to the method of this end)",
             field="flags",
         )

@@ -1,4 +1,4 @@
-"""A connection from the source, the one that continues it to the next hop, and how both end."""
+"""A connection from the source and its continuation to the next hop, and the end of both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from numcodecs_qpl.multifd.transport.connection import Connection
 
 STUCK_SECONDS = 1.0
-"""Time that the threads of failed pairs have to notice that their connections were ended."""
+"""Time for the threads of failed pairs to notice that their connections were ended."""
 
 
 @dataclass
@@ -20,11 +20,11 @@ class Pair:
     Attributes
     ----------
     source, onward : Connection
-        The connection that came, and the one to the next hop.
+        The connection from the source, and the one to the next hop.
     source_ended : bool
-        True if the source has ended its direction and all of it was passed on.
+        True if the source has ended its direction and all its bytes were passed on.
     threads : list of Thread
-        The thread that passes on what the source sends, then the thread of the other direction.
+        The thread of the source's direction, then the thread of the other direction.
     """
 
     source: Connection
@@ -52,18 +52,18 @@ class Pair:
 def fail(pairs: Collection[Pair]) -> None:
     """End the connections of `pairs` in mid-stream. May be called again.
 
-    The next hop sees the end of what was passed on. The source sees a reset, so that a relay there can tell it from the
-    end of a migration that has succeeded.
+    The next hop sees the end of the stream after the bytes that were passed on. The source sees a reset, so that a
+    relay there can tell a failure from the end of a successful migration.
     """
     for pair in pairs:
         pair.source.stop_reading()
         pair.onward.abort()
-    deadline = time.monotonic() + STUCK_SECONDS  # of all: a source has up to 256 connections
+    deadline = time.monotonic() + STUCK_SECONDS  # for all pairs together: a source has up to 256 connections
     for pair in pairs:
         for thread in pair.threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in pair.threads):
-            pair.source.abort()  # the source does not read what comes back
+            pair.source.abort()  # the source does not read the other direction
         for thread in pair.threads:
             thread.join()
         pair.source.reset()

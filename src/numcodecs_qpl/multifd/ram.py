@@ -1,4 +1,4 @@
-"""RAM blocks: the guest memory that pages come from and go to."""
+"""RAM blocks: pieces of guest memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Block:
         self.page_size = page_size
 
     def check(self, offsets: Offsets) -> None:
-        """Make sure that there is a page at each of `offsets`, given in bytes.
+        """Check that the block has a page at each of `offsets`, given in bytes.
 
         Raises
         ------
@@ -42,7 +42,7 @@ class _Block:
             )
 
     def _spans(self, offsets: Offsets) -> list[tuple[int, int]]:
-        # Offset and size of each run of neighbours.
+        # Yield the offset and size of each contiguous run of pages.
         if not len(offsets):
             return []
         breaks = np.flatnonzero(offsets[1:] - offsets[:-1] != self.page_size) + 1
@@ -58,7 +58,7 @@ class _Block:
 
 
 class RAMBlock(_Block):
-    """A piece of guest memory that has a name.
+    """A named piece of guest memory.
 
     Parameters
     ----------
@@ -69,13 +69,13 @@ class RAMBlock(_Block):
     page_size : int
         Bytes in a page.
     memory : buffer of bytes
-        At least `used_length` bytes: a NumPy array, an mmap, anything with a contiguous buffer. Receiving needs a
-        writable one.
+        At least `used_length` bytes: a NumPy array, an mmap, or another contiguous buffer. Receiving needs a writable
+        one.
 
     Raises
     ------
     ValueError
-        If the lengths do not fit each other.
+        If `used_length` is not a whole number of pages, or `memory` is smaller.
     """
 
     def __init__(self, name: str, used_length: int, page_size: int, memory: Any) -> None:
@@ -88,7 +88,7 @@ class RAMBlock(_Block):
         """Shape (pages, page_size): the memory itself, not a copy."""
 
     def runs(self, offsets: Offsets) -> list[memoryview]:
-        """Return the memory of the pages at `offsets`, in their order; neighbours are one piece."""
+        """Return the memory of the pages at `offsets`, in this order; contiguous pages are one piece."""
         return [self.view[offset : offset + size] for offset, size in self._spans(offsets)]
 
     def take(self, offsets: Offsets, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -105,26 +105,26 @@ class RAMBlock(_Block):
 
 
 class RAMFile(_Block):
-    """A RAM block in a file, which pages are written to as they come.
+    """A RAM block in a file, to which pages are written as they come.
 
-    The file is never mapped. Its memory is not this process's, and a page that the disk has no room for is an OSError,
-    where a mapped one ends the process with SIGBUS.
+    The file is never mapped. So its memory does not count as this process's, and a full disk is an OSError. With a
+    mapped file, a full disk ends the process with SIGBUS.
 
     Parameters
     ----------
     name, used_length, page_size
         As for `RAMBlock`.
     file : binary file
-        Empty and without a buffer. It becomes `used_length` bytes of zeros, which take no room.
+        Empty and unbuffered. It becomes `used_length` bytes of zeros, a hole that takes no space on the disk.
     changed : callable
         ``changed(numbers)`` is called when the content of the pages with these numbers has changed.
 
     Attributes
     ----------
     received : ndarray of bool, shape (pages,)
-        True for each page that has come, zero ones included.
+        True for each page that has come, zero pages included.
     filled : ndarray of bool, shape (pages,)
-        True for each page that may be something else than zeros.
+        False for each page that is known to be zeros.
 
     Raises
     ------
@@ -150,7 +150,7 @@ class RAMFile(_Block):
         self.filled = np.zeros(used_length // page_size, np.bool_)
 
     def put(self, offsets: Offsets, pages: memoryview) -> int:
-        """Write `pages`, one after the other, to `offsets`; return how many of them had come before.
+        """Write `pages`, one after the other, to `offsets`; return the number of pages that had come before.
 
         Raises
         ------
@@ -165,7 +165,7 @@ class RAMFile(_Block):
         return self._note_received(numbers, numbers)
 
     def put_zeros(self, offsets: Offsets) -> int:
-        """Make the pages at `offsets` all zeros; return how many of them had come before.
+        """Make the pages at `offsets` all zeros; return the number of pages that had come before.
 
         Raises
         ------
@@ -180,7 +180,7 @@ class RAMFile(_Block):
         return self._note_received(numbers, numbers[filled])
 
     def read(self, start: int, out: NDArray[np.uint8]) -> None:
-        """Copy the pages from number `start` on into `out`, zeros of shape (pages, page_size), as far as both go.
+        """Copy the pages from number `start` on into `out`, an array of zeros, up to the end of either.
 
         Pages that are known to be zeros are not read.
 
@@ -200,7 +200,7 @@ class RAMFile(_Block):
         self._file.close()
 
     def _write(self, offset: int, data: memoryview) -> None:
-        while data:  # a disk that is nearly full takes a part
+        while data:  # a disk that is nearly full accepts a part
             size = os.pwrite(self._file.fileno(), data, offset)
             data, offset = data[size:], offset + size
 

@@ -1,4 +1,4 @@
-"""Receives one migration, as QEMU's destination would, and keeps the guest's memory and device state."""
+"""Receiving one migration like QEMU's destination, and storing the guest's memory and device state."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from numcodecs_qpl.multifd.transport.silence import Silence
 
 MAIN = "main"
 DISKS = "must be as they were when the guest was stopped: no disk is in this folder"
-TICK = 0.1  # seconds between two looks at whether anything still comes
+TICK = 0.1  # seconds between two checks for traffic
 
 
 @dataclass
 class Counts:
-    """What has come so far.
+    """Counts of received packets and pages.
 
     Attributes
     ----------
     packets : int
-        Packets over all multifd channels, without those of device state.
+        Packets over all multifd channels, except device state.
     normal_pages, zero_pages : int
-        Pages that came with their bytes, and those that are all zeros; over the main channel too.
+        Pages that came with their bytes, and pages of zeros, on all channels.
     zero_pages_in_packets : int
-        The zero pages that came over multifd channels.
+        Pages of zeros that came over multifd channels.
     pages_again : int
-        Pages that had come before.
+        Pages that came more than once.
     last_packet_num : int
-        The highest number of a packet; -1 before the first.
+        The highest packet number; -1 before the first packet.
     """
 
     packets: int = 0
@@ -59,31 +59,30 @@ class Counts:
 
 
 class Receiver(RAMSink):
-    """Receives one migration.
+    """Receiver of one migration.
 
     Parameters
     ----------
     listener : Listener
-        Where it comes; closed by `run`.
+        Listening socket; closed by `run`.
     output : Output
-        Where it goes; completed or discarded by `run`.
+        Output folder; completed or discarded by `run`.
     channels : int
-        Number of multifd channels, as the source has it set (``multifd-channels``).
+        Number of multifd channels: the source's ``multifd-channels``.
     page_size : int
         Bytes in a page of the guest.
     uuid : UUID, optional
-        The guest's (QEMU's ``-uuid``); all zeros where it was given none. By default any is accepted, as long as all
-        channels have the same.
+        UUID of the guest (QEMU's ``-uuid``, zeros without it). By default any is accepted; all channels must have the
+        same.
     timeout : float
-        Seconds after which it is an error that nothing comes on any connection. They count from the first connection
-        on.
+        Seconds without bytes on any connection after which the migration fails, from the first connection on.
     refused : callable
-        ``refused(reason)`` is told of each connection that was turned away.
+        ``refused(reason)`` is called for each refused connection.
 
     Attributes
     ----------
     counts : Counts
-        What has come so far.
+        Packets and pages so far.
     blocks : dict of str to RAMFile
         Guest memory, by name.
     """
@@ -119,22 +118,22 @@ class Receiver(RAMSink):
         self._methods: set[str] = set()
         self._devices: list[str] = []
         self._channels_have_state = False
-        self._keeps = False  # nothing is added to the output any more
+        self._keeps = False  # the output is closed
         self._kept: dict[str, Any] | None = None  # the manifest, once the output is complete
         self._framing = Framing(0, footers=False, flush_records=False, early_bytes=0)
         self._is_recent = False
 
     def run(self) -> dict[str, Any]:
-        """Receive; returns the manifest.
+        """Receive; return the manifest.
 
         Raises
         ------
         MultiFDError
-            If what comes breaks the protocol, ends too early, or does not come. Nothing is left in the output then.
+            If the stream breaks the protocol, ends too early, or does not come. The output is then empty.
         OSError
             If the output cannot be written.
         """
-        with contextlib.ExitStack() as stack:  # runs what is left of it if a signal interrupts one part
+        with contextlib.ExitStack() as stack:  # if a signal interrupts one callback, the others still run
             stack.callback(self._output.discard)
             stack.callback(self._stop)
             stack.callback(self._intake.close)
@@ -150,7 +149,7 @@ class Receiver(RAMSink):
         return manifest
 
     def bytes_received(self) -> int:
-        """Bytes that have come on all connections."""
+        """Return the number of received bytes, on all connections."""
         return sum(connection.received for connection in list(self._connections.values()))
 
     def _wait(self) -> None:
@@ -199,7 +198,7 @@ class Receiver(RAMSink):
                     channel=party,
                 )
         if party in self._connections:
-            raise MultiFDError("a connection for it is there already", channel=party)
+            raise MultiFDError("it is connected already", channel=party)
         if arrival.initial is not None:
             self._agree_on_uuid(arrival.initial.uuid, party, f"channel {party} has")
         if self._started is None:
@@ -222,8 +221,8 @@ class Receiver(RAMSink):
                 self._receive_channel(party, connection)
             else:
                 self._receive_main(connection)
-        except Exception as caught:  # of whatever kind: `run` raises it, as no thread waits for this one
-            if not (self._kept and isinstance(caught, PeerClosedError)):  # the source may end as it likes then
+        except Exception as caught:  # any error: `run` raises it, because no thread waits for this one
+            if not (self._kept and isinstance(caught, PeerClosedError)):  # the source may end in any way then
                 error = caught
             if isinstance(error, MultiFDError):
                 error.locate(party)
@@ -243,8 +242,8 @@ class Receiver(RAMSink):
         main = MainChannel(SavevmReader(stream, self._page_size), self, lambda data: connection.send([data]))
         self._devices = main.run()
         self._framing = main.framing
-        # With the confirmation, the source lets go of the guest and ends the connections. So the guest must be on
-        # the disk before. Only where channels carry device state, their ends alone tell that all of it has come.
+        # After the confirmation, the source discards the guest and ends the connections. So the guest must be on the
+        # disk first. If channels carry device state, only their ends show that all of it has come.
         if main.return_path and not self._channels_have_state:
             self._keep()
         main.finish()
@@ -265,7 +264,7 @@ class Receiver(RAMSink):
         self, channel: RecvChannel, packet: wire.Packet | wire.DeviceStatePacket, party: int, memory: PacketMemory
     ) -> None:
         if self._keeps and (isinstance(packet, wire.DeviceStatePacket) or packet.normal_pages or packet.zero_pages):
-            raise MultiFDError("it comes after the main channel has told that everything has come: the output lacks it")
+            raise MultiFDError("it comes after the end of the main channel: the output lacks it")
         if isinstance(packet, wire.DeviceStatePacket):
             self._channels_have_state = True
             self._output.device_state(wire.pack_device_state(packet), party)
@@ -297,7 +296,7 @@ class Receiver(RAMSink):
             )
 
     def _check_round(self) -> None:
-        # From 9.0 on QEMU numbers its packets without gaps; before, none had zero pages.
+        # From 9.0 on, QEMU numbers its packets without gaps. Before, no packet had zero pages.
         counts = self.counts
         numbered = counts.last_packet_num + 1
         if "qpl" in self._methods and counts.zero_pages_in_packets and counts.packets < numbered:
@@ -308,16 +307,16 @@ class Receiver(RAMSink):
                 field="packet_num",
             )
 
-    # ---- What the main channel tells ----
+    # ---- Content of the main channel ----
 
     def configure(self, configuration: Configuration) -> None:
-        """Remember the source's configuration; its uuid has to be that of the channels."""
+        """Store the source's configuration; its uuid must be that of the channels."""
         self._configuration = configuration
         if configuration.uuid is not None:
             self._agree_on_uuid(configuration.uuid, MAIN, "the main channel has")
 
     def add_block(self, name: str, used_length: int) -> None:
-        """Make memory for a RAM block."""
+        """Create the file of a RAM block."""
         if name in self.blocks:
             raise MultiFDError(f"RAM block {name!r} comes twice")
         if used_length < self._page_size or used_length % self._page_size:
@@ -328,7 +327,7 @@ class Receiver(RAMSink):
         self.blocks[name] = self._output.add_block(name, used_length)
 
     def fill_page(self, block: str, offset: int, byte: int) -> None:
-        """Fill a page that is all one byte."""
+        """Fill a page with one byte."""
         if byte:
             self.put_page(block, offset, bytes([byte]) * self._page_size)
             return
@@ -336,7 +335,7 @@ class Receiver(RAMSink):
         self._count_page(target.put_zeros(offsets), zero=True)
 
     def put_page(self, block: str, offset: int, page: bytes) -> None:
-        """Put a page to where it belongs."""
+        """Write a page to its place."""
         target, offsets = self._place(block, offset)
         self._count_page(target.put(offsets, memoryview(page)), zero=False)
 
@@ -345,11 +344,11 @@ class Receiver(RAMSink):
         self._rounds.arrive(MAIN)
 
     def knows_switchover_ack(self) -> bool:
-        """Return True if a SYNC had no room for pages, as from QEMU 9.2 on."""
+        """Return True if a SYNC had no room for pages, as since QEMU 9.2."""
         return self._is_recent
 
     def device_state(self, data: bytes) -> None:
-        """Keep it as it is."""
+        """Store device state unchanged."""
         self._output.device_state(data)
 
     def _place(self, block: str, offset: int) -> tuple[RAMFile, wire.Offsets]:
@@ -366,7 +365,7 @@ class Receiver(RAMSink):
 
     def _block(self, name: str) -> RAMFile:
         if name not in self.blocks:
-            raise MultiFDError(f"there is no RAM block {name!r}", field="ramblock")
+            raise MultiFDError(f"unknown RAM block {name!r}", field="ramblock")
         return self.blocks[name]
 
     def _manifest(self, seconds: float) -> dict[str, Any]:
@@ -400,7 +399,7 @@ class Receiver(RAMSink):
 
 
 class _Incoming(io.RawIOBase):
-    """What comes on a connection, for `io.BufferedReader`."""
+    """Received bytes of a connection, for `io.BufferedReader`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

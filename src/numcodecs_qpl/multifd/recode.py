@@ -1,4 +1,4 @@
-"""A multifd channel on its way through the relay: each packet is decoded with one method and encoded with another."""
+"""Recoding of a multifd channel in the relay: each packet is decoded with one method and encoded with another."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Recoding:
     Attributes
     ----------
     decode : str
-        The method of the packets that come.
+        Method of the packets from the source.
     encode : MultiFDMethods
-        The method of those that go.
+        Method of the packets to the next hop.
     parameters : MigrationParameters
         Settings of `encode`.
     page_size : int
@@ -34,14 +34,14 @@ class Recoding:
     page_size: int
 
     def run(self, channel: int, pair: Pair, count: Callable[[wire.Packet], None]) -> None:
-        """Pass on what the source sends on a channel until it ends.
+        """Pass on a channel of the source until its end.
 
         Parameters
         ----------
         channel : int
             The channel's id.
         pair : Pair
-            Its connections, after the 64 bytes that open it.
+            Its connections, after the 64 opening bytes.
         count : callable
             ``count(packet)`` is called for each packet of pages that was passed on.
 
@@ -66,7 +66,7 @@ class Recoding:
                 try:
                     send.send(recv.header, packet, pages)
                 except PeerClosedError:
-                    # QEMU up to 7.2 sends packets of nothing, also after the last SYNC, when the destination may go.
+                    # QEMU up to 7.2 sends empty packets, even after the last SYNC, when the destination may close.
                     if packet.normal_pages or packet.zero_pages or packet.flags & wire.FLAG_SYNC:
                         raise
                 count(packet)

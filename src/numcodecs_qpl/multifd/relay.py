@@ -343,7 +343,7 @@ class Relay:
                 raise MultiFDError("it came too late")
             if initial is None:
                 if self.main_came:
-                    raise MultiFDError("a connection for it is there already", channel=MAIN)
+                    raise MultiFDError("it is connected already", channel=MAIN)
                 self._drop([each for each in self._dead_channels() if each.number < arrival.number])
                 self._started = time.monotonic()
                 self._cpu_started = time.process_time()
@@ -354,7 +354,7 @@ class Relay:
                 if self._contradicts(initial) and not self.main_came:
                     self._drop(self._dead_channels())
                 if initial.id in self._initial:
-                    raise MultiFDError("a connection for it is there already", channel=initial.id)
+                    raise MultiFDError("it is connected already", channel=initial.id)
                 if any(other.uuid != initial.uuid for other in self._initial.values()):
                     raise MultiFDError(
                         f"{initial.uuid} is not that of the other channels", field="uuid", channel=initial.id

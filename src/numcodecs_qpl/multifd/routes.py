@@ -1,7 +1,6 @@
-"""Routes of a relay that stays: where migrations come, and where each of them goes.
+"""Routes of a relay service. A route has a listening address and an address onward.
 
-A route has a listening address and an address onward. One pattern for each makes many routes: ``{1-8}`` stands for the
-numbers from 1 to 8, ``{web,db}`` for two names.
+A pattern for each makes many routes: ``{1-8}`` stands for the numbers from 1 to 8, ``{web,db}`` for two names.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from numcodecs_qpl.multifd.errors import SettingsError
 from numcodecs_qpl.multifd.transport.address import Address, is_same_socket, parse_address
 
 MAX_ROUTES = 1024
-"""Routes of a pattern: each has a listening socket and a thread."""
+"""Most routes of a pattern: each has a listening socket and a thread."""
 UUID_FIELD = "{uuid}"
 NAME_FIELD = "{name}"
 
@@ -26,7 +25,7 @@ _RANGE = re.compile("([0-9]{1,5})-([0-9]{1,5})")
 
 @dataclass(frozen=True)
 class GuestAddress:
-    """An address that has the guest's uuid in it.
+    """An address that contains the guest's uuid.
 
     Attributes
     ----------
@@ -55,33 +54,33 @@ class GuestAddress:
 
 @dataclass(frozen=True)
 class Route:
-    """A listening address and where the migrations that come to it go.
+    """A listening address, and the next hop of its migrations.
 
     Attributes
     ----------
     listen : Address or socket.socket
-        Where they come: an address, or a socket that listens already.
+        Address to listen at, or a listening socket.
     onward : Address or GuestAddress
-        Where they go.
+        Address of the next hop.
     """
 
     listen: Address | socket.socket
     onward: Address | GuestAddress
 
     def is_loop(self) -> bool:
-        """Return True if the relay would connect to itself, as far as the addresses tell."""
+        """Return True if the addresses show that the relay would connect to itself."""
         if not isinstance(self.listen, Address) or not isinstance(self.onward, Address):
             return False
         return is_same_socket(self.listen, self.onward)
 
 
 def parse_listen(pattern: str) -> list[tuple[str, Address]]:
-    """Return the addresses that a pattern stands for, each with its part of the pattern's list.
+    """Return the addresses of a pattern, each with its element of the pattern's list.
 
     Parameters
     ----------
     pattern : str
-        An address as for `numcodecs_qpl.multifd.transport.address.parse_address`, which may have one list in it:
+        An address as for `numcodecs_qpl.multifd.transport.address.parse_address`, which may contain one list:
         ``{FIRST-LAST}`` or ``{A,B,C}``.
 
     Raises
@@ -94,20 +93,20 @@ def parse_listen(pattern: str) -> list[tuple[str, Address]]:
 
 
 def make_routes(listens: Sequence[tuple[str, Address | socket.socket]], connect: str) -> list[Route]:
-    """Make a route for each place where migrations come.
+    """Make a route for each listening address.
 
     Parameters
     ----------
     listens : sequence of (str, Address or socket.socket)
-        The places, each with its name, as `parse_listen` returns them.
+        The listening addresses, each with its name, as `parse_listen` returns them.
     connect : str
-        The same address for all; or one with a list of as many parts; or one with ``{name}``, for the place's name, or
-        with ``{uuid}``, for the guest's uuid.
+        One address for all; or a list with one element for each listening address; or an address with ``{name}``, the
+        listening address's name, or with ``{uuid}``, the guest's uuid.
 
     Raises
     ------
     ValueError
-        If `connect` does not describe as many addresses.
+        If the number of addresses in `connect` is different.
     """
     _check_kind(connect)
     if NAME_FIELD in connect and not all(name for name, _ in listens):
@@ -141,7 +140,7 @@ def _onward(text: str) -> Address | GuestAddress:
 
 
 def _expand(pattern: str) -> list[tuple[str, str]]:
-    """Return the parts of the list in a pattern, each with the pattern that has the part in the list's place."""
+    """Return the elements of the list in a pattern, each with the pattern in which it replaces the list."""
     found = _CHOICE.findall(pattern)
     if not found:
         return [("", pattern)]

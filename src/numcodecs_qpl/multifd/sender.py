@@ -1,8 +1,8 @@
-"""Sends a received guest to a QEMU that waits for a migration, as a source would.
+"""Sending a received guest to a QEMU that waits for a migration, like a source.
 
-Each page is sent once. A page with content goes over any multifd channel that is free, or over the main channel if
-there are none. Pages of zeros go over the main channel, which every QEMU reads; they have to be sent, as memory of a
-new QEMU is not all zeros: it has firmware.
+Each page is sent once. A page with content goes over any free multifd channel, or over the main channel if multifd is
+off. Pages of zeros go over the main channel, which every QEMU reads. They have to be sent, because a new QEMU's memory
+contains firmware.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from numcodecs_qpl.multifd.transport.connection import Connection
 from numcodecs_qpl.multifd.transport.silence import Silence
 
 MAIN = "main"
-TICK = 0.1  # seconds between two looks at whether anything still goes
-PIECE = 4096  # bytes of the return path that are read at a time
+TICK = 0.1  # seconds between two checks for traffic
+PIECE = 4096  # bytes of the return path to read at a time
 LOOK_THERE = (
     "; look at what the QEMU there wrote. It needs the guest's machine type, memory and devices, and the same "
     "multifd-channels and multifd-compression"
@@ -47,12 +47,12 @@ LOOK_FOR_THE_GUEST = (
 
 @dataclass
 class SentCounts:
-    """Pages that have been sent so far.
+    """Counts of sent pages.
 
     Attributes
     ----------
     normal_pages, zero_pages : int
-        Pages that went with their bytes, and those that are all zeros.
+        Pages sent with their bytes, and pages of zeros.
     """
 
     normal_pages: int = 0
@@ -60,16 +60,16 @@ class SentCounts:
 
 
 class Sender:
-    """Restores one guest.
+    """Sender that restores one guest.
 
     Parameters
     ----------
     folder : ReceivedFolder
         The guest, verified.
     onward : Address
-        Where the QEMU waits.
+        Address of the waiting QEMU.
     channels : int
-        Number of multifd channels, as the QEMU has it set (``multifd-channels``); 0 where it has multifd turned off.
+        Number of multifd channels: the QEMU's ``multifd-channels``, or 0 if its multifd is off.
     method : str
         The QEMU's ``multifd-compression``.
     parameters : MigrationParameters, optional
@@ -77,19 +77,19 @@ class Sender:
     tls : ssl.SSLContext, optional
         For an `onward` of kind "tls".
     timeout : float
-        Seconds after which it is an error that nothing passes on any connection.
+        Seconds without bytes on any connection after which the migration fails.
     link_timeout : int
-        Seconds after which a TCP connection breaks whose far host acknowledges nothing.
+        Seconds after which a TCP connection breaks if its far host acknowledges nothing.
 
     Attributes
     ----------
     counts : SentCounts
-        What has been sent so far.
+        Pages so far.
 
     Raises
     ------
     MultiFDError
-        If device state came over multifd channels, and there are none now.
+        If device state came over multifd channels, and `channels` is 0.
     """
 
     def __init__(
@@ -136,12 +136,12 @@ class Sender:
         Parameters
         ----------
         check : callable
-            ``check()`` is called ten times a second. What it raises ends all connections.
+            ``check()`` is called ten times a second. An exception of it ends all connections.
 
         Raises
         ------
         OutcomeUnknownError
-            If everything was sent, and then the QEMU did not answer any more.
+            If everything was sent, and then the QEMU stopped answering.
         MultiFDError
             If the QEMU cannot be reached, does not accept the guest, or ends.
         """
@@ -156,7 +156,7 @@ class Sender:
             self._stop()
 
     def bytes_sent(self) -> int:
-        """Bytes that have gone over all connections."""
+        """Return the number of sent bytes, on all connections."""
         return sum(connection.sent for connection in list(self._connections.values()))
 
     # ---- Connections and threads ----
@@ -183,7 +183,7 @@ class Sender:
         error: Exception | None = None
         try:
             work()
-        except Exception as caught:  # of whatever kind: `run` raises it, as no thread waits for this one
+        except Exception as caught:  # any error: `run` raises it, because no thread waits for this one
             error = caught
             if isinstance(error, MultiFDError):
                 error.locate(party)
@@ -223,16 +223,16 @@ class Sender:
                 connection.end()
             else:
                 connection.abort()
-        for thread in self._threads:  # the main one, which is the first, starts the others
+        for thread in self._threads:  # the first one, of the main channel, starts the others
             thread.join()
         for connection in self._connections.values():
             connection.close()
 
-    # ---- What each sends ----
+    # ---- Content of the connections ----
 
     def _open(self) -> Connection:
         main = self._add(MAIN)
-        # At once: QEMU does not look at other connections before it has read the magic of the first.
+        # Send this immediately: QEMU reads other connections only after the magic of the first.
         main.send([mainrecords.opening(self._folder.configuration)])
         for number in range(self._channels):
             connection = self._add(number)
@@ -277,7 +277,7 @@ class Sender:
         self._rounds.arrive(number)
 
     def _send_pages(self, send: Callable[[str, wire.Offsets, NDArray[np.uint8]], None]) -> None:
-        """Send chunks until none are left: pages of zeros over the main channel, the others by `send`."""
+        """Send all chunks: pages of zeros over the main channel, the others with `send`."""
         while (work := self._take()) is not None:
             block, chunk = work
             offsets = block.offsets(chunk)
@@ -306,16 +306,16 @@ class Sender:
 
 
 class _Channel:
-    """A multifd channel, and the packets that go over it.
+    """A multifd channel and its packets.
 
     Parameters
     ----------
     connection : Connection
-        After its 64 opening bytes.
+        The connection, to which the 64 opening bytes have been sent.
     number, page_size, parameters, ops
         As for `SendParams` and `SendChannel`.
     packets : iterator of int
-        Gives each packet its number.
+        Numbers of the packets.
     """
 
     def __init__(
@@ -337,7 +337,7 @@ class _Channel:
         self._send(wire.Packet(wire.FLAG_SYNC, 0, 0, 0, next(self._packets)), MultiFDPages())
 
     def send(self, block: str, offsets: wire.Offsets, pages: NDArray[np.uint8]) -> None:
-        """Send pages in as many packets as they need."""
+        """Send pages, in several packets if necessary."""
         memory = RAMBlock(block, pages.nbytes, self._page_size, pages)
         places = np.arange(len(pages), dtype=np.uint64) * np.uint64(self._page_size)
         for at in range(0, len(pages), self._page_count):

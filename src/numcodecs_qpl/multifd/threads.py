@@ -1,4 +1,4 @@
-"""Starting threads, which fails where the system has room for no more."""
+"""Starting threads, with an error if the system allows no more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numcodecs_qpl.multifd.errors import MultiFDError
 
 
 class NoThreadError(MultiFDError):
-    """A thread could not be started. This ends the migration, as the connection that needs it would stand still."""
+    """A thread could not be started. This ends the migration, because its connection would stall."""
 
     cause = "resources"
 

@@ -1,4 +1,4 @@
-"""What a service has done: sums over its migrations, those that have ended and those that run."""
+"""Statistics of a service: sums over its migrations, ended and running."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import Any
 from numcodecs_qpl.multifd.errors import cause_of
 
 COMPLETE, FAILED, UNKNOWN, TERMINATED = "complete", "failed", "unknown", "terminated"
-"""Outcomes of a migration. "unknown": all was passed on, and the destination did not answer any more."""
+"""Outcomes of a migration. "unknown": everything was passed on, and then the destination stopped answering."""
 DURATIONS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
-"""Seconds by which migrations are sorted, as `Durations.counts` has them; longer ones are in one more place."""
+"""Upper bounds in seconds of the first elements of `Durations.counts`; the last element counts longer migrations."""
 
 
 @dataclass
 class Durations:
-    """Distribution of how long migrations took.
+    """Histogram of the durations of migrations.
 
     Attributes
     ----------
     counts : list of int
-        How many took at most as long as the same place of ``DURATIONS`` says, and longer than the one before.
+        Migrations in each interval. An interval ends at the element of ``DURATIONS`` with the same index.
     seconds : float
-        Sum over all of them.
+        Sum of all durations.
     """
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(DURATIONS) + 1))
@@ -43,14 +43,14 @@ class Durations:
 
 @dataclass(frozen=True)
 class Failure:
-    """The end of a migration that is not complete.
+    """End of an incomplete migration.
 
     Attributes
     ----------
     migration : int
-        Its number.
+        Number of the migration.
     at : float
-        Seconds since the epoch, when it ended.
+        Time of its end, in seconds since the epoch.
     outcome, cause, error : str
         One of the outcomes; the cause of the error, and its text.
     """
@@ -69,17 +69,17 @@ class RouteTotals:
     Attributes
     ----------
     running : int
-        Migrations that run.
+        Running migrations.
     ended : Counter of (str, str)
-        Migrations that have ended, by outcome and cause; the cause is empty where there was no error.
+        Ended migrations, by outcome and cause; the cause is empty without an error.
     refused : int
-        Connections that were turned away.
+        Refused connections.
     bytes_in, bytes_out, packets, normal_pages, zero_pages : int
-        As `Relay.statistics` has them, over the migrations that have ended and those that run.
+        Sums of `Relay.statistics`, over ended and running migrations.
     durations : dict of Durations
         By outcome.
     last_failure : Failure or None
-        The latest one.
+        The latest failure.
     """
 
     running: int = 0
@@ -94,7 +94,7 @@ class RouteTotals:
     last_failure: Failure | None = None
 
     def add(self, statistics: dict[str, Any]) -> None:
-        """Add what a migration has passed."""
+        """Add a migration's bytes, packets and pages."""
         self.bytes_in += statistics["bytes_in"]
         self.bytes_out += statistics["bytes_out"]
         self.packets += statistics["packets"]
@@ -104,16 +104,16 @@ class RouteTotals:
 
 @dataclass(frozen=True, eq=False)
 class Migration:
-    """A migration that runs.
+    """A running migration.
 
     Attributes
     ----------
     number : int
-        Counted from 1, over all routes.
+        Number of the migration, from 1, over all routes.
     route : str
         Name of its route.
     statistics : callable
-        ``statistics()`` is what it has done so far, as `Relay.statistics` returns it.
+        ``statistics()`` returns its present statistics, in the form of `Relay.statistics`.
     """
 
     number: int
@@ -130,7 +130,7 @@ class Snapshot:
     routes : dict of RouteTotals
         By the route's name.
     running : list of (Migration, dict)
-        The migrations that run, with what they have done so far. It is part of the sums.
+        Running migrations, with their statistics, which are included in the sums.
     """
 
     routes: dict[str, RouteTotals]
@@ -140,8 +140,8 @@ class Snapshot:
 class Totals:
     """Sums over the migrations of a service.
 
-    No byte is missing in a snapshot, and none is counted twice: one lock is held while a migration goes from those that
-    run to those that have ended, and while all are summed up.
+    A snapshot counts each byte exactly once. A lock is held while a migration moves from running to ended, and while
+    all are summed up.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class Totals:
         self._numbers = itertools.count(1)
 
     def begin(self, route: str, statistics: Callable[[], dict[str, Any]]) -> Migration:
-        """Count a migration that begins; `end` has to be called with what is returned."""
+        """Count a migration that begins; pass the result to `end` later."""
         with self._lock:
             migration = Migration(next(self._numbers), route, statistics)
             self._running.append(migration)
@@ -170,16 +170,16 @@ class Totals:
         return migration
 
     def end(self, migration: Migration, outcome: str, error: BaseException | None = None) -> dict[str, Any]:
-        """Count a migration that has ended, after all of its threads have; return its statistics.
+        """Count a migration that has ended, after the end of all its threads; return its statistics.
 
         Parameters
         ----------
         migration : Migration
-            From `begin`.
+            Result of `begin`.
         outcome : {"complete", "failed", "unknown", "terminated"}
-            How it ended.
+            Outcome of the migration.
         error : BaseException, optional
-            Why it is not complete.
+            Reason if it is not complete.
         """
         cause = "" if error is None else cause_of(error)
         with self._lock:
@@ -195,7 +195,7 @@ class Totals:
         return statistics
 
     def refuse(self, route: str) -> None:
-        """Count a connection that was turned away."""
+        """Count a refused connection."""
         with self._lock:
             self._routes[route].refused += 1
 

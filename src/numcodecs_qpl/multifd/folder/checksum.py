@@ -1,4 +1,4 @@
-"""CRC-32 of much data, from those of its chunks, which may be done in any order and by several threads."""
+"""CRC-32 of large data from the CRC-32s of its chunks, in any order and in several threads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numcodecs_qpl.multifd.stream.wire import Bytes
 
 
 class ChunkedCRC32:
-    """CRC-32 of data that comes in chunks, in any order. A chunk that does not come is all zeros.
+    """CRC-32 of data that comes in chunks, in any order. A missing chunk is all zeros.
 
     Parameters
     ----------
     size : int
         Bytes of the data, at least 1.
     chunk_size : int
-        Bytes of each chunk but the last, which may be smaller.
+        Bytes of a chunk. The last one may be smaller.
     """
 
     def __init__(self, size: int, chunk_size: int) -> None:
@@ -28,18 +28,18 @@ class ChunkedCRC32:
         self._checksums[-1] = crc32(bytes(self._last_size))
 
     def put(self, chunk: int, data: Bytes) -> None:
-        """Take the content of a chunk, in place of any that came before."""
+        """Set the content of a chunk; it replaces earlier content."""
         self._checksums[chunk] = crc32(data)
 
     def value(self) -> int:
-        """CRC-32 of all the data."""
+        """Return the CRC-32 of all data."""
         *whole, last = self._checksums.tolist()
         return _join(_join(0, whole, self._chunk_size), [last], self._last_size)
 
 
 def _join(first: int, others: Iterable[int], size: int) -> int:
-    # CRC-32 of data that follows each other, from their own; each of `others` is of `size` bytes. What so many bytes
-    # more do to a CRC is linear, so their effect on each of its 32 bits gives all.
+    # Return the CRC-32 of a concatenation; each of `others` belongs to `size` bytes. Appending `size` bytes is a linear
+    # function of a CRC, so its effect on each of the 32 bits determines it.
     zeros = bytes(size)
     of_zeros = crc32(zeros)
     moved = [crc32(zeros, 1 << bit) ^ of_zeros for bit in range(32)]

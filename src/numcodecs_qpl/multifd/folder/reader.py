@@ -1,4 +1,4 @@
-"""Reads back a folder that `Output` has written: manifest, guest memory and device state."""
+"""Reading of a folder that `Output` has written: manifest, guest memory and device state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from numcodecs_qpl.multifd.stream.savevm import Configuration
 from numcodecs_qpl.multifd.stream.wire import Offsets, pages_in_packet
 
 PIECE = 1 << 20  # bytes of device state that are read at a time
-BATCH = 64  # chunks that are checked between two looks at whether a signal came
+BATCH = 64  # chunks to verify between two checks for signals
 
 
 class StoredBlock(ABC):
@@ -35,11 +35,11 @@ class StoredBlock(ABC):
     Attributes
     ----------
     name : str
-        QEMU's idstr of it.
+        QEMU's name of the block (idstr).
     used_length, page_size, crc32 : int
-        As the manifest has them.
+        Values of the manifest.
     chunks : int
-        Number of chunks. Each has 64 pages, apart from the last, which may have fewer.
+        Number of chunks. Each has 64 pages; the last may have fewer.
     """
 
     def __init__(self, folder: Path, entry: dict[str, Any]) -> None:
@@ -60,12 +60,12 @@ class StoredBlock(ABC):
         return np.arange(first, first + self._size(chunk), dtype=np.uint64) * np.uint64(self.page_size)
 
     def read(self, chunk: int) -> NDArray[np.uint8] | None:
-        """Read the pages of a chunk, shape (pages, page_size); None if all are zeros, as far as that is known.
+        """Read the pages of a chunk, shape (pages, page_size); None if the chunk is known to be all zeros.
 
         Raises
         ------
         MultiFDError
-            If they are not there, or damaged.
+            If they are missing or damaged.
         """
         try:
             return self._read(chunk)
@@ -74,15 +74,15 @@ class StoredBlock(ABC):
 
     @abstractmethod
     def _read(self, chunk: int) -> NDArray[np.uint8] | None:
-        """Read; OSError, QplError or ValueError if that fails."""
+        """Read a chunk, as `read` does; raises OSError, QplError or ValueError."""
 
     def verify(self, threads: ThreadPoolExecutor, check: Callable[[], None]) -> None:
-        """Read all of it and compare its checksum. What ``check()`` raises ends this soon.
+        """Read the whole block and compare its checksum. An exception of ``check()`` ends this soon.
 
         Raises
         ------
         MultiFDError
-            If it is not what was received.
+            If the block differs from the received one.
         """
         found = ChunkedCRC32(self.used_length, CHUNK_PAGES * self.page_size)
 
@@ -100,10 +100,10 @@ class StoredBlock(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open files."""
 
     def _size(self, chunk: int) -> int:
-        # Pages of a chunk.
+        # Return the number of pages in a chunk.
         return min(CHUNK_PAGES, self._pages - chunk * CHUNK_PAGES)
 
 
@@ -144,14 +144,14 @@ class ZarrBlock(StoredBlock):
     _codec = codec.QPL()
 
     def path(self, chunk: int) -> Path:
-        """Return the path of a chunk's file, which is not there if the chunk is all zeros."""
+        """Return the path of a chunk's file, which does not exist if the chunk is all zeros."""
         return self.folder / zarr_chunk(self.name, chunk)
 
     def equals(self, chunk: int, pages: NDArray[np.uint8]) -> bool:
-        """Compare the content of a chunk's file with `pages`, byte by byte; False if it is not there or damaged."""
+        """Return True if a chunk's file contains `pages`, byte for byte; False if it is missing or damaged."""
         try:
             encoded = self.path(chunk).read_bytes()
-            # The CRC-32 in gzip's trailer comes first, as decompression takes more than half the time of compression.
+            # Compare the CRC-32 in gzip's trailer first: decompression takes more than half the time of compression.
             is_likely = encoded[-8:-4] == crc32(pages.data).to_bytes(4, "little")
             return is_likely and np.array_equal(self._decode(encoded), pages)
         except (OSError, QplError, ValueError):
@@ -170,14 +170,14 @@ class ZarrBlock(StoredBlock):
         return pages
 
     def close(self) -> None:
-        """Nothing is open between two reads."""
+        """Do nothing: no file is open between two reads."""
 
 
 BLOCKS = {"raw": RawBlock, "zarr": ZarrBlock}
 
 
 class ReceivedFolder:
-    """A folder that a migration was received into.
+    """A folder with a received migration.
 
     Parameters
     ----------
@@ -187,17 +187,17 @@ class ReceivedFolder:
     Attributes
     ----------
     path : Path
-        The same.
+        The folder.
     configuration : Configuration
-        The source's.
+        Configuration section of the source.
     framing : Framing
-        How the source framed guest memory.
+        Framing of guest memory in the source's stream.
     uuid : UUID
-        The guest's.
+        UUID of the guest.
     devices : list of str
         Names of the guest's devices.
     disks : str
-        What the guest's disks must be like.
+        Required state of the guest's disks.
     format : str
         "raw" or "zarr".
     page_size : int
@@ -237,7 +237,7 @@ class ReceivedFolder:
         found = manifest["configuration"]
         capabilities, bits, uuid = (found.get(key) for key in ("capabilities", "target_page_bits", "uuid"))
         self.configuration = Configuration(manifest["machine"], capabilities, bits, UUID(uuid) if uuid else None)
-        self.configuration.pack()  # raises what is wrong in it
+        self.configuration.pack()  # raises an error if it is invalid
         self.framing = Framing(**manifest["main_channel"])
         self.uuid = UUID(manifest["uuid"])
         self.devices = [str(name) for name in manifest["devices"]]
@@ -265,12 +265,12 @@ class ReceivedFolder:
         Parameters
         ----------
         check : callable
-            ``check()`` is called many times. What it raises ends this.
+            ``check()`` is called many times. Its exceptions end the verification.
 
         Raises
         ------
         MultiFDError
-            If anything is not what was received.
+            If anything differs from the received data.
         """
         for name, expected in self._device_state.items():
             found = 0
@@ -284,7 +284,7 @@ class ReceivedFolder:
                 block.verify(threads, check)
 
     def channel_files(self) -> list[str]:
-        """Names of the files with device state that came over multifd channels."""
+        """Return the names of the files with device state that came over multifd channels."""
         return [name for name in self._device_state if name != MAIN_DEVICE_STATE]
 
     def device_state(self, name: str, start: int = 0, size: int | None = None) -> Iterator[bytes]:
@@ -293,7 +293,7 @@ class ReceivedFolder:
         Raises
         ------
         MultiFDError
-            If it cannot be read.
+            If the file cannot be read.
         """
         try:
             with (self.path / name).open("rb") as file:

@@ -1,4 +1,4 @@
-"""Write-back: threads store what has changed, while more changes come."""
+"""Write-back: threads store changed content while more changes come."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ Key = TypeVar("Key")
 
 
 class WriteBack(Generic[Key]):
-    """Threads that store what has changed, beginning with what has not changed for the longest time.
+    """Threads that store changed content, the least recently changed first.
 
-    A key is stored by one thread at a time. If it changes while it is stored, it is stored again, so that the newest
-    content is stored last.
+    One thread at a time stores a key. If the key changes meanwhile, it is stored again, so that the newest content is
+    stored last.
 
     Parameters
     ----------
     store : callable
-        ``store(key)`` stores the content of a key, as it is then.
+        ``store(key)`` stores the present content of a key.
     threads : int
-        Threads that call it. They start with the first change.
+        Number of threads. They start with the first change.
     lag : int
-        Keys that are left alone until `finish`: those that changed last, as they are likely to change again.
+        Number of most recently changed keys that wait until `finish`, because they are likely to change again.
     """
 
     def __init__(self, store: Callable[[Key], None], threads: int, lag: int) -> None:
@@ -32,21 +32,21 @@ class WriteBack(Generic[Key]):
         self._count = threads
         self._lag = lag
         self._threads: list[threading.Thread] = []
-        self._waiting: dict[Key, None] = {}  # the one that changed last is the last
+        self._waiting: dict[Key, None] = {}  # in order of the last change
         self._taken: set[Key] = set()
         self._stopped = False
         self._error: Exception | None = None
         self._condition = threading.Condition()
 
     def changed(self, keys: Iterable[Key]) -> None:
-        """Have the content of `keys` stored, as it is now or later.
+        """Schedule the present or later content of `keys` to be stored.
 
         Raises
         ------
         NoThreadError
             If a thread cannot be started.
         Exception
-            What `store` raised, in any thread.
+            Any exception of `store`, in any thread.
         """
         with self._condition:
             self._check()
@@ -63,17 +63,17 @@ class WriteBack(Generic[Key]):
         Raises
         ------
         Exception
-            What `store` raised, in any thread.
+            Any exception of `store`, in any thread.
         """
         with self._condition:
             self._lag = 0
             self._condition.notify_all()
             self._condition.wait_for(lambda: self._error or not self._waiting)
-        self.stop()  # waits for what is being stored
+        self.stop()  # waits for the keys that are being stored
         self._check()
 
     def stop(self) -> None:
-        """End the threads, without storing what waits. May be called again."""
+        """End the threads without storing the keys that wait. May be called again."""
         with self._condition:
             self._stopped = True
             self._condition.notify_all()

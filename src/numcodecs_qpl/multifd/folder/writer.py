@@ -1,8 +1,8 @@
 """Output of a received migration: a folder of files, or of a zarr group, and a manifest.
 
-All is written into a subfolder whose name begins with ``incomplete-``. When everything is there, it moves to its place.
-The manifest moves last, and shows that the rest is complete. Guest memory holds secrets: folders have mode
-0700 and files 0600, whatever the umask allows.
+Everything is written to a subfolder whose name begins with ``incomplete-``, and moves to its place at the end. The
+manifest moves last, and shows that the rest is complete. Guest memory contains secrets: folders have mode 0700 and
+files 0600, with any umask.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ from numcodecs_qpl.multifd.ram import RAMFile
 
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 MAX_DEVICE_STATE = 1 << 30
-"""Bytes of device state unless told otherwise. A machine without passed-through devices has a few MB."""
+"""Default limit of device state, in bytes. A machine without passed-through devices has a few MB."""
 LAG = 256
-"""Chunks that wait for the rest of their pages, or for newer ones: those that changed last."""
+"""Number of most recently changed chunks that wait, for the rest of their pages or for newer ones."""
 NOTHING, FILE, LINK = range(3)
-"""Ways to keep a chunk: none, as it is all zeros; a file of its own; a hard link to an earlier snapshot's file."""
+"""Ways to store a chunk: not at all if it is all zeros, a new file, a hard link to an earlier snapshot's file."""
 
 
 class Output(ABC):
-    """A folder that fills while a migration comes in.
+    """A folder that is written while a migration comes in.
 
-    Threads, one for each CPU, compute the checksums of chunks that have not changed for a while, and again of those
-    that change after that.
+    Threads, one for each CPU, compute the checksums of chunks that have not changed for a while. A chunk that changes
+    later is computed again.
 
     Parameters
     ----------
@@ -66,12 +66,12 @@ class Output(ABC):
     page_size : int
         Bytes in a page of the guest.
     max_device_state : int
-        Bytes of device state that are kept, over all channels; more of it is an error.
+        Limit of the device state in bytes, over all channels.
 
     Raises
     ------
     MultiFDError
-        If `folder` is not empty, or cannot be made.
+        If `folder` is not empty, or cannot be created.
     """
 
     format: str
@@ -84,7 +84,7 @@ class Output(ABC):
         try:
             folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
             if any(folder.iterdir()):
-                raise MultiFDError(f"{folder} is not empty; a new or empty folder is needed")
+                raise MultiFDError(f"{folder} is not empty; expected a new or empty folder")
             self._work = Path(tempfile.mkdtemp(prefix="incomplete-", dir=folder))
         except OSError as error:
             raise MultiFDError(f"cannot write to {folder}: {error.strerror or error}") from error
@@ -100,12 +100,12 @@ class Output(ABC):
         self._lock = threading.Lock()
 
     def add_block(self, name: str, used_length: int) -> RAMFile:
-        """Make a file for a RAM block, all zeros.
+        """Create a file of zeros for a RAM block.
 
         Raises
         ------
         MultiFDError
-            If there is not that much room, for it and for those before it, or its file cannot be made.
+            If the disk has no room for this block and the earlier ones, or the file cannot be created.
         """
         free = shutil.disk_usage(self._work).free - self._announced
         if used_length > free:
@@ -117,14 +117,14 @@ class Output(ABC):
             file = self._block_file(name, used_length)
             block = RAMFile(name, used_length, self._page_size, file, partial(self._changed, name))
         except (OSError, ValueError) as error:
-            raise MultiFDError(f"no place for RAM block {name!r}: {error}") from error
+            raise MultiFDError(f"cannot make a file for RAM block {name!r}: {error}") from error
         self._checksums[name] = ChunkedCRC32(used_length, CHUNK_PAGES * self._page_size)
         self._blocks[name] = block
         return block
 
     @abstractmethod
     def _block_file(self, name: str, used_length: int) -> IO[bytes]:
-        """An empty file without a buffer, for a block's memory; ValueError or OSError if there can be none."""
+        """Return an empty, unbuffered file for a block's memory; ValueError or OSError if it cannot be created."""
 
     def _changed(self, name: str, numbers: NDArray[np.int64]) -> None:
         self._chunks.changed((name, chunk) for chunk in np.unique(numbers // CHUNK_PAGES).tolist())
@@ -140,7 +140,7 @@ class Output(ABC):
 
     @abstractmethod
     def _keep(self, name: str, chunk: int, data: NDArray[np.uint8]) -> None:
-        """Keep a chunk's content, if the file that pages come to is not what is kept."""
+        """Store a chunk's content, unless the file that pages are written to is the result."""
 
     def device_state(self, data: bytes | memoryview, channel: int | None = None) -> None:
         """Add to the device state, of the main channel or of a multifd one.
@@ -148,7 +148,7 @@ class Output(ABC):
         Raises
         ------
         MultiFDError
-            If there is more of it than allowed.
+            If it exceeds the limit.
         OSError
             If it cannot be written.
         """
@@ -167,12 +167,12 @@ class Output(ABC):
         self._device_checksums[name] = crc32(data, self._device_checksums[name])
 
     def complete(self, manifest: dict[str, Any]) -> None:
-        """Move everything to its place, after all has come, and add the output's part to `manifest`.
+        """Move everything to its place, after all data has come, and add the output's part to `manifest`.
 
         Raises
         ------
         OSError
-            If it cannot be written.
+            If a file cannot be written.
         """
         self._chunks.finish()
         for file in self._files():
@@ -195,12 +195,12 @@ class Output(ABC):
         self._work.rmdir()
 
     def _move(self, name: str) -> None:
-        self._moved.append(name)  # first, as a signal may come between the two
+        self._moved.append(name)  # before the move, because a signal may come between the two
         (self._work / name).rename(self._folder / name)
 
     def _made_private(self) -> Iterator[Path]:
         for path in self._work.rglob("*"):
-            # Until here the folder around them, made by mkdtemp, has kept others out.
+            # Until here, the mode of the enclosing folder (mkdtemp) has protected them.
             path.chmod(PRIVATE_FOLDER if path.is_dir() else PRIVATE_FILE)
             yield path
 
@@ -216,13 +216,13 @@ class Output(ABC):
 
     @abstractmethod
     def _where(self, name: str) -> dict[str, str]:
-        """Place of a block: its kind, and its path in the folder."""
+        """Return the place of a block: its kind, and its path in the folder."""
 
     def _files(self) -> list[IO[bytes] | RAMFile]:
         return [*self._device_files.values(), *self._blocks.values()]
 
     def discard(self) -> None:
-        """End the threads, and remove everything, unless `complete` came to its end."""
+        """End the threads, and remove everything unless `complete` has returned."""
         self._chunks.stop()
         for file in self._files():
             with contextlib.suppress(OSError):  # the disk may be full
@@ -244,7 +244,7 @@ class RawOutput(Output):
 
     def _block_file(self, name: str, used_length: int) -> IO[bytes]:
         if name.startswith(DEVICE_STATE):
-            raise ValueError("its file would have a name that is the device state's")
+            raise ValueError("its file would have the name of the device state's file")
         return (self._work / raw_file(name)).open("x+b", buffering=0)
 
     def _keep(self, name: str, chunk: int, data: NDArray[np.uint8]) -> None:
@@ -257,21 +257,21 @@ class RawOutput(Output):
 class ZarrOutput(Output):
     """``ram.zarr``: a group with an array for each RAM block, of shape [pages, page size], compressed with QPL.
 
-    A chunk that is all zeros is not stored. Pages come to a temporary file, from which chunks are compressed where
-    their checksums are computed.
+    A chunk that is all zeros is not stored. Pages are written to a temporary file. The threads that compute checksums
+    also compress chunks from it.
 
     Parameters
     ----------
     folder, page_size, max_device_state
         As for `Output`.
     earlier : ReceivedFolder, optional
-        A snapshot of the same guest. A chunk that is equal to the one at the same place there becomes a hard link to
-        it. The snapshots do not depend on each other: a file stays until the last link to it is removed.
+        A snapshot of the same guest. If a chunk equals the chunk at the same place there, it becomes a hard link to it.
+        The snapshots do not depend on each other: a file exists until its last link is removed.
 
     Raises
     ------
     MultiFDError
-        As for `Output`; or if no chunk of `earlier` could be linked to.
+        As for `Output`, or if links to the chunks of `earlier` are impossible.
     """
 
     format = "zarr"
@@ -306,12 +306,12 @@ class ZarrOutput(Output):
             )
         if earlier.page_size != self._page_size:
             raise MultiFDError(
-                f"{earlier.path} has pages of {earlier.page_size} bytes; expected are pages of {self._page_size}: give "
+                f"{earlier.path} has pages of {earlier.page_size} bytes; expected {self._page_size} bytes: give "
                 "an earlier snapshot of the same guest"
             )
         manifest = earlier.path / MANIFEST
         if (owner := manifest.stat().st_uid) != os.geteuid():
-            # The owner of a file can read and change it whatever folder it is in.
+            # The owner of a file can read and change it, even in this user's folder.
             raise MultiFDError(
                 f"{earlier.path} belongs to another user (uid {owner}), who could read this guest's memory too; "
                 "receive as that user, or without --like"
@@ -330,14 +330,14 @@ class ZarrOutput(Output):
         from numcodecs_qpl.zarr import QPL
 
         pages = used_length // self._page_size
-        # Now, so that a name that zarr cannot use is an error before all pages have come.
+        # Create the array now, so that a name that zarr cannot use is an error before all pages have come.
         self._group.create_array(
             quote(name, safe=""),
             shape=(pages, self._page_size),
             chunks=(min(CHUNK_PAGES, pages), self._page_size),
             dtype=np.uint8,
             fill_value=0,
-            # What `_keep` writes; zarr's configuration may have other defaults.
+            # Set the format that `_keep` writes; zarr's configuration may have other defaults.
             filters=None,
             compressors=QPL(),
             chunk_key_encoding={"name": "default", "separator": ZARR_SEPARATOR},
@@ -348,7 +348,7 @@ class ZarrOutput(Output):
 
     def _keep(self, name: str, chunk: int, data: NDArray[np.uint8]) -> None:
         path = self._work / zarr_chunk(name, chunk)
-        path.unlink(missing_ok=True)  # never written to again: it may be a link, and belong to other snapshots too
+        path.unlink(missing_ok=True)  # never overwrite it: it may be a link, and belong to other snapshots too
         kept = NOTHING
         if data.any():
             kept = LINK if self._link(name, chunk, data, path) else FILE
@@ -362,12 +362,12 @@ class ZarrOutput(Output):
             return False
         try:
             path.hardlink_to(earlier.path(chunk))
-        except OSError:  # the earlier snapshot was removed meanwhile, or the file has as many links as can be
+        except OSError:  # the earlier snapshot was removed meanwhile, or the file has the maximum number of links
             return False
         return True
 
     def chunks_kept(self) -> tuple[int, int]:
-        """Return the number of chunks that are kept, and how many of them are links to the earlier snapshot."""
+        """Return the number of stored chunks, and the number of links to the earlier snapshot among them."""
         counts = [np.bincount(kept, minlength=LINK + 1) for kept in self._kept.values()]
         return sum(int(count[FILE] + count[LINK]) for count in counts), sum(int(count[LINK]) for count in counts)
 

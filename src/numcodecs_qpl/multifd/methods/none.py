@@ -1,4 +1,4 @@
-"""The method ``none``: pages as they are."""
+"""The method ``none``: uncompressed pages."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from numcodecs_qpl.multifd.hooks import MultiFDMethods, RecvParams, SendParams, 
 
 
 class NoneMethods(MultiFDMethods):
-    """The hooks of ``none``. It keeps no state, and sends and receives guest memory without a copy."""
+    """Hooks of ``none``. They keep no state, and send and receive guest memory without a copy."""
 
     def send_setup(self, params: SendParams) -> None:
-        """Nothing to make."""
+        """Do nothing: ``none`` has no state."""
 
     def send_cleanup(self, params: SendParams) -> None:
-        """Nothing to let go of."""
+        """Do nothing: ``none`` has no state."""
 
     def send_prepare(self, params: SendParams) -> None:
-        """The pages themselves are the payload."""
+        """Take the pages themselves as the payload."""
         pages = params.pages
         params.iov = pages.block.runs(pages.normal) if pages.block else []
         params.next_packet_size = len(pages.normal) * params.page_size
 
     def recv_setup(self, params: RecvParams) -> None:
-        """Nothing to make."""
+        """Do nothing: ``none`` has no state."""
 
     def recv_cleanup(self, params: RecvParams) -> None:
-        """Nothing to let go of."""
+        """Do nothing: ``none`` has no state."""
 
     def recv_pages(self, params: RecvParams) -> None:
-        """Read the pages to where they belong."""
+        """Read the pages to their places in guest memory."""
         check_method(params, 0)
         if params.pages.block:
             params.read_into(params.pages.block.runs(params.pages.normal))
 
     def get_iov_count(self, page_count: int) -> int:
-        """A buffer for each page, where no two are neighbours."""
+        """Return a buffer for each page, the number needed if no two pages are neighbours."""
         return page_count

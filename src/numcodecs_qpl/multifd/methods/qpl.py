@@ -1,8 +1,8 @@
-"""The method ``qpl``: each page is a raw deflate stream of its own.
+"""The method ``qpl``: each page is a separate raw deflate stream.
 
-A payload is the pages' lengths (u32 each, big-endian), then the pages. A page whose length is the page size is kept as
-it is. The format was read in QEMU's ``migration/multifd-qpl.c`` (9.1 to 11.0), and checked on streams that QEMU 11.0.92
-wrote.
+A payload is the pages' lengths (u32 each, big-endian), then the pages. A page whose length is the page size is
+uncompressed. The format was read in QEMU's ``migration/multifd-qpl.c`` (9.1 to 11.0), and checked on streams of QEMU
+11.0.92.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numcodecs_qpl.multifd.stream import wire
 
 @dataclass
 class QplData:
-    """What a channel keeps for ``qpl``. The jobs are those of the core's pool, which all channels share.
+    """State of a channel for ``qpl``. The jobs belong to the core's pool, which all channels share.
 
     Attributes
     ----------
@@ -31,9 +31,9 @@ class QplData:
     zbuf : ndarray of uint8, shape (page_count * page_size,)
         The compressed pages.
     pages : ndarray of uint8, shape (page_count, page_size)
-        The pages as they are, where they do not lie together in guest memory.
+        Copies of uncompressed pages that are not contiguous in guest memory.
     lengths : array of uint32
-        The pages' lengths in `zbuf`, `page_count` of them.
+        The `page_count` lengths of the pages in `zbuf`.
     """
 
     page_size: int
@@ -44,7 +44,7 @@ class QplData:
 
     @classmethod
     def make(cls, page_size: int, page_count: int) -> QplData:
-        """Memory for packets of `page_count` pages."""
+        """Allocate memory for packets of `page_count` pages."""
         return cls(
             page_size,
             page_count,
@@ -54,22 +54,22 @@ class QplData:
         )
 
     def swap_lengths(self) -> None:
-        """Turn the lengths from this machine's order of bytes into that of the wire, or back."""
-        # In place: a cast by NumPy takes 5 to 13 us in a relay, whose caches hold pages.
+        """Convert the lengths from this machine's byte order to that of the wire, or back."""
+        # In place, because a cast by NumPy takes 5 to 13 us in a relay, whose caches hold pages.
         if sys.byteorder == "little":
             self.lengths.byteswap()
 
 
 class QplMethods(MultiFDMethods):
-    """The hooks of ``qpl``, as QEMU 9.1 has them.
+    """Hooks of ``qpl``, as in QEMU 9.1.
 
-    A page that does not get smaller is sent as it is. Pages go to hardware if it can be used; a page that finds the
-    queues busy is tried three times more and then done in software. The core does all that, and its process settings
-    hold (`numcodecs_qpl.set_path`).
+    A page that does not get smaller is sent uncompressed. Pages go to hardware if it can be used. If the queues are
+    busy, a page is tried three more times and then done in software. The core does this, and its process settings
+    apply (`numcodecs_qpl.set_path`).
     """
 
     def send_setup(self, params: SendParams) -> None:
-        """Take memory for a packet's pages."""
+        """Allocate memory for a packet's pages."""
         params.data = QplData.make(params.page_size, params.page_count)
 
     def send_cleanup(self, params: SendParams) -> None:
@@ -90,14 +90,14 @@ class QplMethods(MultiFDMethods):
         lengths = memoryview(data.lengths)[:count]
         try:
             size = compress_pages_into(plain, lengths, data.zbuf, data.page_size, params.parameters.huffman)
-        except QplError as error:  # of hardware, where that is demanded
+        except QplError as error:  # hardware failed, and the path setting is "hardware"
             raise DeviceError(str(error)) from error
         data.swap_lengths()
         params.iov = [lengths, data.zbuf.data[:size]]
         params.next_packet_size = 4 * count + size
 
     def recv_setup(self, params: RecvParams) -> None:
-        """Take memory for a packet's payload."""
+        """Allocate memory for a packet's payload."""
         params.data = QplData.make(params.page_size, params.page_count)
 
     def recv_cleanup(self, params: RecvParams) -> None:
@@ -127,5 +127,5 @@ class QplMethods(MultiFDMethods):
             pages.block.put(pages.normal, data.pages[:count])
 
     def get_iov_count(self, page_count: int) -> int:
-        """The lengths, and a buffer for each page, as in QEMU; here all pages are in one."""
+        """Return the number for the lengths and each page, as in QEMU. This method puts all pages into one buffer."""
         return page_count + 1

@@ -1,7 +1,7 @@
-"""Code that ``zlib`` and ``zstd`` share: a channel is one compressed stream, and each packet its next piece.
+"""Shared code of ``zlib`` and ``zstd``: a channel is one compressed stream, and each packet its next piece.
 
-Read in QEMU's ``migration/multifd-zlib.c`` and ``multifd-zstd.c`` (7.2 to 11.0), and checked on streams that QEMU
-wrote.
+The format was read in QEMU's ``migration/multifd-zlib.c`` and ``multifd-zstd.c`` (7.2 to 11.0), and checked on streams
+of QEMU.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from numcodecs_qpl.multifd.hooks import MultiFDMethods, RecvParams, SendParams, 
 
 
 class StreamMethods(MultiFDMethods):
-    """The hooks of a method that keeps a stream over a channel's packets; the stream itself is the subclass's."""
+    """Hooks of a method with one stream over a channel's packets; subclasses provide the stream."""
 
     flag: int
     """The method's bit in a packet's flags."""
 
     @abstractmethod
     def compressor(self, params: SendParams) -> Any:
-        """A new stream to write; it has ``compress(data) -> bytes``."""
+        """Return a new stream to write, with ``compress(data) -> bytes``."""
 
     @abstractmethod
     def flush(self, compressor: Any) -> bytes:
-        """Bytes that make everything written so far readable."""
+        """Flush the stream: return the bytes after which everything written so far can be read."""
 
     @abstractmethod
     def decompressor(self, params: RecvParams) -> Any:
-        """A new stream to read."""
+        """Return a new stream to read."""
 
     @abstractmethod
     def inflate(self, decompressor: Any, payload: memoryview, size: int) -> bytes:
-        """Decompress `payload`, the stream's next piece: `size` bytes if it is right, at most one more if not.
+        """Decompress `payload`, the stream's next piece: `size` bytes if it is valid, at most one more if not.
 
         Raises
         ------
@@ -72,7 +72,7 @@ class StreamMethods(MultiFDMethods):
         params.data = None
 
     def recv_pages(self, params: RecvParams) -> None:
-        """Read the stream as far as this packet has it."""
+        """Read the packet's piece of the stream."""
         check_method(params, self.flag)
         pages = params.pages
         if not len(pages.normal) or pages.block is None:
@@ -87,5 +87,5 @@ class StreamMethods(MultiFDMethods):
         pages.block.put(pages.normal, np.frombuffer(plain, np.uint8).reshape(-1, params.page_size))
 
     def get_iov_count(self, page_count: int) -> int:
-        """The piece of the stream."""
+        """Return 1: a packet has one piece of the stream."""
         return 1

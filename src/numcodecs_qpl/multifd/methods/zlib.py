@@ -12,12 +12,12 @@ from numcodecs_qpl.multifd.stream import wire
 
 
 class ZlibMethods(StreamMethods):
-    """The hooks of ``zlib``."""
+    """Hooks of ``zlib``."""
 
     flag = wire.FLAG_ZLIB
 
     def compressor(self, params: SendParams) -> Any:
-        """A stream with zlib's usual window, at the level that the migration is set to."""
+        """Return a stream with zlib's default window, at the migration's level."""
         return zlib.compressobj(params.parameters.multifd_zlib_level)
 
     def flush(self, compressor: Any) -> bytes:
@@ -25,15 +25,15 @@ class ZlibMethods(StreamMethods):
         return bytes(compressor.flush(zlib.Z_SYNC_FLUSH))
 
     def decompressor(self, params: RecvParams) -> Any:
-        """A stream of the same kind."""
+        """Return a stream of the same kind."""
         return zlib.decompressobj()
 
     def inflate(self, decompressor: Any, payload: memoryview, size: int) -> bytes:
-        """The packet's pages, by zlib."""
+        """Decompress the packet's pages with zlib."""
         try:
             plain = decompressor.decompress(payload, size + 1)
         except zlib.error as error:
             raise MultiFDError(f"zlib: {error}", field="payload") from error
         if decompressor.eof:
-            raise MultiFDError("the zlib stream ends, which it never does", field="payload")
+            raise MultiFDError("the zlib stream has an end; expected one that never ends", field="payload")
         return bytes(plain)

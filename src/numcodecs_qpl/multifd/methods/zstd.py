@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 MAX_WINDOW = 1 << 27
-"""Bytes of window that a frame may ask for: zstd's own limit. QEMU's levels go to 20."""
+"""Upper limit of a frame's window in bytes: zstd's own limit. QEMU's highest level is 20."""
 
 
 class ZstdMethods(StreamMethods):
@@ -22,7 +22,7 @@ class ZstdMethods(StreamMethods):
     flag = wire.FLAG_ZSTD
 
     def compressor(self, params: SendParams) -> Any:
-        """A frame at the level that the migration is set to."""
+        """Return a frame at the migration's level."""
         return _zstandard().ZstdCompressor(level=params.parameters.multifd_zstd_level).compressobj()
 
     def flush(self, compressor: Any) -> bytes:
@@ -30,7 +30,7 @@ class ZstdMethods(StreamMethods):
         return bytes(compressor.flush(_zstandard().COMPRESSOBJ_FLUSH_BLOCK))
 
     def decompressor(self, params: RecvParams) -> Any:
-        """A frame, inflated in pieces larger than a packet can rightly be."""
+        """Return a decompressor of frames, whose pieces are larger than a valid packet."""
         zstandard = _zstandard()
         sink = _Sink()
         room = params.page_count * params.page_size + 1
@@ -38,7 +38,7 @@ class ZstdMethods(StreamMethods):
         return sink, writer
 
     def inflate(self, decompressor: Any, payload: memoryview, size: int) -> bytes:
-        """The packet's pages, by zstandard."""
+        """Decompress the packet's pages with zstandard."""
         sink, writer = decompressor
         sink.plain = b""
         sink.room = size
@@ -50,7 +50,7 @@ class ZstdMethods(StreamMethods):
 
 
 class _Sink:
-    """Where zstandard writes to; it stops a stream that goes on for longer than its packet's pages."""
+    """File that zstandard writes to; it raises an error if a stream exceeds its packet's pages."""
 
     def __init__(self) -> None:
         self.plain = b""

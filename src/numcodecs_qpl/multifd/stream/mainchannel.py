@@ -1,7 +1,7 @@
 """The main channel: guest memory's blocks, the rounds, and the device state.
 
-Read in QEMU's ``migration/savevm.c``, ``migration/ram.c`` and ``migration/migration.c`` (7.2 to 11.0), and checked on
-recorded streams of 7.2.22 and 11.0.92. All integers are big-endian.
+The format was read in QEMU's ``migration/savevm.c``, ``migration/ram.c`` and ``migration/migration.c`` (7.2 to 11.0),
+and checked on recorded streams of 7.2.22 and 11.0.92. All integers are big-endian.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ MAX_BLOCKS = 4096
 EARLY_DEVICE = "virtio-mem-device-early"
 EARLY_DEVICE_VERSION = 1
 MAX_BITMAP = 16 * 2**20
-"""Bytes of virtio-mem's bitmap: a bit for each of its blocks, which have 1 MiB at least on x86."""
-PIECE = 64 * 1024  # bytes of device state that are handed on at a time
+"""Upper limit of virtio-mem's bitmap in bytes: it has a bit for each block, of at least 1 MiB on x86."""
+PIECE = 64 * 1024  # bytes of device state to pass on at a time
 
 ZERO, MEM_SIZE, PAGE, EOS, CONTINUE = 0x02, 0x04, 0x08, 0x10, 0x20
 XBZRLE, HOOK, COMPRESS_PAGE, MULTIFD_FLUSH = 0x40, 0x80, 0x100, 0x200
 """Flags of a record of RAM (``RAM_SAVE_FLAG_*``)."""
 
 FOLLOWED_CAPABILITIES = {"multifd", "return-path", "switchover-ack", "validate-uuid"}
-"""Capabilities that may be in the configuration. QEMU 7.2 to 11.1 lists only ``x-ignore-shared`` and ``mapped-ram``."""
+"""Capabilities accepted in the configuration. QEMU 7.2 to 11.1 lists only ``x-ignore-shared`` and ``mapped-ram``."""
 
 
 def _meaning(flags: int) -> str:
@@ -53,18 +53,18 @@ def _meaning(flags: int) -> str:
 
 @dataclass(frozen=True)
 class Framing:
-    """How a stream frames guest memory. A destination with the same machine type reads no other framing.
+    """Framing of guest memory in a stream. A destination with the same machine type reads no other framing.
 
     Attributes
     ----------
     ram_section : int
         Number of the section ``ram``.
     footers : bool
-        Each section ends with a footer.
+        True if each section ends with a footer.
     flush_records : bool
-        A record MULTIFD_FLUSH ends a round. If False, the end of each section does (machine types up to 8.0).
+        True if a record MULTIFD_FLUSH ends a round, False if the end of each section does (machine types up to 8.0).
     early_bytes : int
-        Bytes of device state that come before guest memory.
+        Bytes of device state before guest memory.
     """
 
     ram_section: int
@@ -74,27 +74,27 @@ class Framing:
 
 
 class RAMSink(ABC):
-    """Takes what comes over the main channel."""
+    """Consumer of the main channel."""
 
     @abstractmethod
     def configure(self, configuration: Configuration) -> None:
-        """The configuration section, which comes first."""
+        """Take the configuration section, which comes first."""
 
     @abstractmethod
     def add_block(self, name: str, used_length: int) -> None:
-        """A RAM block; all of them come before anything else."""
+        """Take a RAM block; all RAM blocks come before pages and device state."""
 
     @abstractmethod
     def fill_page(self, block: str, offset: int, byte: int) -> None:
-        """A page that is all one byte."""
+        """Take a page whose bytes are all `byte`."""
 
     @abstractmethod
     def put_page(self, block: str, offset: int, page: bytes) -> None:
-        """A page that came over this channel."""
+        """Take a page that came over the main channel."""
 
     @abstractmethod
     def sync(self) -> None:
-        """The end of a round; returns when all channels are there."""
+        """Take the end of a round; return when all channels have reached it."""
 
     @abstractmethod
     def knows_switchover_ack(self) -> bool:
@@ -102,23 +102,23 @@ class RAMSink(ABC):
 
     @abstractmethod
     def device_state(self, data: bytes) -> None:
-        """The next bytes of device state: whole sections before guest memory, and all that follows it."""
+        """Take the next bytes of device state: whole sections before guest memory, or bytes after it."""
 
 
 @dataclass
 class MainChannel:
-    """Reads the main channel and tells a `RAMSink` what is in it.
+    """Reader of the main channel, which passes its content to a `RAMSink`.
 
     Attributes
     ----------
     reader : SavevmReader
-        What follows the magic.
+        The stream after the magic.
     sink : RAMSink
-        Gets what is read.
+        The consumer.
     reply : callable
         ``reply(data)`` sends bytes back, if the source opens the return path.
     return_path : bool
-        The source has opened it.
+        True if the source has opened the return path.
     """
 
     reader: SavevmReader
@@ -136,16 +136,16 @@ class MainChannel:
 
     @property
     def framing(self) -> Framing:
-        """How guest memory was framed; known after `run`."""
+        """Framing of guest memory; known after `run`."""
         return Framing(self._ram_section or 0, self._footers, self._flush_ends_rounds, self._early_bytes)
 
     def run(self) -> list[str]:
-        """Read until everything has come; returns the names of the devices.
+        """Read until everything has come; return the names of the devices.
 
         Raises
         ------
         MultiFDError
-            If the stream is damaged, ends too early, or holds what cannot be followed.
+            If the stream is damaged, ends too early, or uses an unsupported feature.
         """
         self.reader.check_version()
         while not self._section():
@@ -153,22 +153,22 @@ class MainChannel:
         return self._devices()
 
     def finish(self) -> None:
-        """Confirm on the return path, if it is open, that everything was kept, and wait for the end of the stream.
+        """Confirm on the return path, if it is open, that everything is stored, and wait for the end of the stream.
 
         Raises
         ------
         MultiFDError
-            If something follows.
+            If more bytes follow.
         """
         if self.return_path:
             self.reply(returnpath.message(returnpath.SHUT, bytes(4)))
         if self.reader.stream.read(1):
-            raise MultiFDError("something follows the description of the device state")
+            raise MultiFDError("more bytes follow the description of the device state; expected the end of the stream")
 
     # ---- Sections ----
 
     def _section(self) -> bool:
-        # Returns True after the end of guest memory.
+        # Return True after the end of guest memory.
         kind = self.reader.u8()
         if kind == CONFIGURATION:
             self._configuration()
@@ -221,9 +221,9 @@ class MainChannel:
         self._footer(section)
 
     def _early_device(self) -> None:
-        # Of the devices that come before guest memory, virtio-mem (QEMU's hw/virtio/virtio-mem.c) tells its length:
-        # address, region size and block size (u64), node (u32), plugged size (u64), and a bit for each block, in
-        # u64 words.
+        # Of the devices that come before guest memory, only virtio-mem (QEMU's hw/virtio/virtio-mem.c) has a known
+        # length: address, region size and block size (u64), node (u32), plugged size (u64), and a bit for each block,
+        # in u64 words.
         section = self.reader.u32()
         name = self.reader.string()
         instance, version = self.reader.u32(), self.reader.u32()
@@ -245,7 +245,7 @@ class MainChannel:
         self.sink.device_state(whole)
 
     def _footer(self, section: int) -> bytes:
-        # Returns it as it came; machines without footers have none.
+        # Return the footer's bytes; machines without footers have none.
         if self.reader.next_type() != FOOTER:
             return b""
         self._footers = True
@@ -272,16 +272,16 @@ class MainChannel:
                 self._page(offset, flags)
             else:
                 raise MultiFDError(f"a record of RAM with flags {flags:#x}, {_meaning(flags)}, cannot be followed")
-        # Machine types up to 8.0 have no flush records: there each end of a section ends a round. The others have one
-        # in the first section.
+        # Machine types up to 8.0 have no flush records: each end of a section ends a round. The others have a flush
+        # record in the first section.
         if not self._flush_ends_rounds:
             self._end_round()
 
     def _end_round(self) -> None:
-        # With switchover-ack (QEMU 8.1) the source goes on sending until it has this reply. The stream does not tell
-        # that the capability is on. Where it is off the reply is ignored, but QEMU up to 8.0 fails on it; flush records
-        # come from 8.1 on. Machine types from 11.1 on count the replies that they wait for. Without passed-through
-        # devices they wait for none, and fail on one.
+        # With switchover-ack (QEMU 8.1) the source continues to send until it has this reply. The stream does not show
+        # that the capability is on. If it is off, the source ignores the reply, but QEMU up to 8.0 fails on it; flush
+        # records come from 8.1 on. Machine types from 11.1 on count the replies that they wait for. Without
+        # passed-through devices they wait for none, and fail on one.
         self.sink.sync()
         version = re.search(r"-(\d+)\.(\d+)$", self._machine)
         may_wait = version is not None and (int(version[1]), int(version[2])) < (11, 1)
@@ -319,8 +319,8 @@ class MainChannel:
     # ---- Device state ----
 
     def _devices(self) -> list[str]:
-        # Only their description, at the very end, tells how long the devices are. The source may keep the connection
-        # open until we answer, so the end must be found without reading beyond it.
+        # Only the description at the end has the lengths of the devices. The source may keep the connection open until
+        # the reply, so the end must be found without reading beyond it.
         description = DescriptionFinder()
         while True:
             data = self.reader.stream.read1(PIECE)

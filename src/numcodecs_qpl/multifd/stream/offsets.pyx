@@ -1,7 +1,7 @@
 """The offsets in a packet's header.
 
-Compiled, because this runs for each packet: in a relay, whose caches hold pages, a header took 24 us with NumPy's
-functions and takes 10 us with this one.
+The function is compiled because it runs for each packet. In a relay, whose caches hold pages, a header took 24 us with
+NumPy's functions and takes 10 us with this one.
 """
 
 from libc.stdint cimport uint8_t, uint64_t
@@ -13,9 +13,9 @@ def read_offsets(const uint8_t[::1] data not None, uint64_t[::1] offsets not Non
     Parameters
     ----------
     data : buffer of bytes
-        The offsets begin at its first byte; there are at least as many as `offsets` has room for.
+        The offsets, from its first byte on: at least as many as `offsets` has room for.
     offsets : ndarray of uint64
-        Receives them.
+        Output.
     page_size : int
         Bytes in a page, a power of two.
 

@@ -1,4 +1,4 @@
-"""The opening of the main channel, which tells how the migration will end: all that comes before guest memory."""
+"""The opening of the main channel: all that comes before guest memory. It shows whether a confirmation will come."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Opening:
     ----------
     return_path : bool or None
         True if the source has opened the return path: the destination will confirm that it has loaded everything. None
-        if a part of the opening is not known.
+        if a part of the opening is unknown.
     """
 
     return_path: bool | None = False
@@ -27,7 +27,7 @@ def read_opening(reader: SavevmReader) -> Opening:
     Raises
     ------
     MultiFDError
-        If it is damaged, ends too early, or announces postcopy or COLO.
+        If the opening is damaged, ends too early, or announces postcopy or COLO.
     """
     opening = Opening()
     reader.check_version()

@@ -1,8 +1,9 @@
-"""PROXY headers, by which a relay tells the next one which connections belong to the same migration.
+"""PROXY headers: a relay marks the connections of a migration with the same unique id, for the next relay.
 
 The format is version 2 of the PROXY protocol (HAProxy's ``doc/proxy-protocol.txt``, section 2.2), in front of the
-connection's own bytes. Of its fields, only the unique id is used: type 0x05 in section 2.2.5. QEMU's main channel has
-no field that names the guest, and over TCP all connections of a relay come from the same host.
+connection's own bytes. Only one of its fields is used, the unique id: type 0x05 in section 2.2.5. The header is needed
+because QEMU's main channel has no field that names the guest, and over TCP all connections of a relay come from the
+same host.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 VERSION_AND_COMMAND = 0x21
 """Version 2, command PROXY."""
 MAX_REST = 536
-"""Bytes after the length: more than the addresses (216 at most) and a unique id (131 with its type and length) need."""
+"""Upper limit of the length field. The addresses need at most 216 bytes, a unique id 131 with its type and length."""
 ADDRESS_SIZES = {0x0: 0, 0x1: 12, 0x2: 36, 0x3: 216}
-"""Bytes of the addresses, by family: unspecified, IPv4, IPv6, unix."""
+"""Size of the addresses in bytes, by family: unspecified, IPv4, IPv6, unix."""
 UNIQUE_ID = 0x05
 MAX_UNIQUE_ID = 128
 
@@ -43,7 +44,7 @@ def read_unique_id(read: Callable[[int], bytes]) -> bytes:
     Raises
     ------
     MultiFDError
-        If it is not a header of version 2 with the command PROXY, or has no unique id.
+        If the bytes are not a header of version 2 with the command PROXY, or it has no unique id.
     """
     fixed = read(_FIXED.size)
     signature, command, family, size = _FIXED.unpack(fixed)

@@ -1,6 +1,6 @@
-"""The return path: messages of the destination to the source on the main connection, once the source has opened it.
+"""The return path: messages from the destination to the source on the main connection. The source opens it.
 
-Messages have a type and a length (u16, big-endian) and as many bytes (QEMU's ``migration/migration.c``, 7.2 to 11.1).
+A message is a type, a length (both u16, big-endian) and the data (QEMU's ``migration/migration.c``, 7.2 to 11.1).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ SHUT, PONG, SWITCHOVER_ACK = 1, 2, 7
 
 
 def message(kind: int, data: bytes = b"") -> bytes:
-    """Return a message as it is sent."""
+    """Return the bytes of a message."""
     return HEAD.pack(kind, len(data)) + data
 
 
@@ -31,7 +31,7 @@ class Confirmation:
         self._left = bytearray()
 
     def add(self, data: bytes | memoryview) -> None:
-        """Take the next bytes that the destination has sent."""
+        """Add the next bytes from the destination."""
         self._left += data
         while len(self._left) >= HEAD.size:
             kind, size = HEAD.unpack_from(self._left)

@@ -1,7 +1,7 @@
 """Barrier: every channel waits at a SYNC until all channels have reached it.
 
-A page that is sent again comes in a later round, perhaps on another channel. Were that channel ahead of the one with
-the older copy, the older copy would win.
+A page that is sent again comes in a later round, perhaps on another channel. Without the barrier, that channel could be
+ahead of the channel with the older copy, and the older copy would overwrite the newer one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Rounds:
     Parameters
     ----------
     parties : iterable
-        The channels that take part.
+        Names of the channels.
     complete : callable
-        ``complete()`` is called at the end of each round, when all channels have come, before any goes on.
+        ``complete()`` is called at the end of each round: all channels have arrived, and none has continued.
     """
 
     def __init__(self, parties: set[Hashable], complete: Callable[[], None]) -> None:
@@ -34,12 +34,12 @@ class Rounds:
         """Rounds that have ended."""
 
     def arrive(self, party: Hashable) -> None:
-        """Wait until all the others have come to the end of this round too.
+        """Wait until all other channels have reached the end of this round.
 
         Raises
         ------
         MultiFDError
-            If one of them has ended, or after `abort`.
+            If another channel has ended, or after `abort`.
         """
         with self._changed:
             this = self.passed
@@ -61,13 +61,13 @@ class Rounds:
             raise MultiFDError("aborted")
 
     def leave(self, party: Hashable) -> None:
-        """Note that `party` has ended. Channels that wait for it get an error."""
+        """Record that `party` has ended. Channels that wait for it get an error."""
         with self._changed:
             self._gone.add(party)
             self._changed.notify_all()
 
     def abort(self) -> None:
-        """Abort: channels that wait get an error."""
+        """Raise an error in all channels that wait."""
         with self._changed:
             self._aborted = True
             self._changed.notify_all()

@@ -1,6 +1,7 @@
-"""QEMU's migration stream as far as the relay and the receiver read it alike: numbers, strings, and its opening.
+"""Parts of QEMU's migration stream that both the relay and the receiver read: numbers, strings, and the opening.
 
-Read in QEMU's ``migration/savevm.c`` and ``migration/migration.c`` (7.2 to 11.1). All integers are big-endian.
+The format was read in QEMU's ``migration/savevm.c`` and ``migration/migration.c`` (7.2 to 11.1). All integers are
+big-endian.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FOOTER = 0x7E
 """Types of section (``QEMU_VM_*``)."""
 
 OPEN_RETURN_PATH, PING, POSTCOPY_ADVISE, PACKAGED, ENABLE_COLO, RECV_BITMAP = 1, 2, 3, 7, 8, 10
-"""Commands (``MIG_CMD_*``). From POSTCOPY_ADVISE to RECV_BITMAP they change what the stream is."""
+"""Commands (``MIG_CMD_*``). Those from POSTCOPY_ADVISE to RECV_BITMAP change the format of the stream."""
 
 
 def u8(number: int) -> bytes:
@@ -55,18 +56,18 @@ def _subsection(name: str) -> bytes:
 
 @dataclass
 class Configuration:
-    """The configuration section; None stands for a subsection that did not come.
+    """The configuration section; None for a missing subsection.
 
     Attributes
     ----------
     machine : str
         The machine type of the source.
     capabilities : list of str or None
-        Capabilities that both sides need to have turned on.
+        Capabilities that must be on at both sides.
     target_page_bits : int or None
-        The guest's page size is 2 to the power of this. Comes from machines whose page size can vary (Arm).
+        Binary logarithm of the guest's page size. Sent by machines whose page size can vary (Arm).
     uuid : UUID or None
-        The guest's. Comes where ``validate-uuid`` is on.
+        UUID of the guest. Sent if ``validate-uuid`` is on.
     """
 
     machine: str
@@ -75,7 +76,7 @@ class Configuration:
     uuid: UUID | None = None
 
     def pack(self) -> bytes:
-        """Return the section, its type included."""
+        """Return the section, including its type."""
         parts = [u8(CONFIGURATION), u32(len(self.machine.encode())), self.machine.encode()]
         if self.target_page_bits is not None:
             parts += [_subsection("target-page-bits"), u32(self.target_page_bits)]
@@ -87,16 +88,16 @@ class Configuration:
 
 
 class UnknownPartError(MultiFDError):
-    """The stream has a part of unknown length, so that the parts after it cannot be found."""
+    """The stream has a part of unknown length, so the next part cannot be found."""
 
 
 class SavevmReader:
-    """Reads numbers, strings and sections of the opening.
+    """Reader of numbers, strings and sections of the opening.
 
     Parameters
     ----------
     stream : io.BufferedReader
-        The stream, from behind the magic on.
+        The stream after the magic.
     page_size : int
         Bytes in a page of the guest.
     """
@@ -111,11 +112,11 @@ class SavevmReader:
         Raises
         ------
         MultiFDError
-            If it is not the version that this module knows.
+            If it is another version than this module supports.
         """
         version = self.u32()
         if version != VERSION:
-            raise MultiFDError(f"{version}; only version {VERSION} is known", field="version")
+            raise MultiFDError(f"{version}; expected {VERSION}", field="version")
 
     def configuration(self) -> Configuration:
         """Read the configuration section, whose type has been read.
@@ -125,7 +126,7 @@ class SavevmReader:
         UnknownPartError
             If it has a subsection that QEMU 11.1 does not have.
         MultiFDError
-            If it is damaged, or the guest's page size is another one.
+            If it is damaged, or the guest's page size differs from the reader's.
         """
         found = Configuration(self.read(self.u32(limit=256)).decode(errors="replace"))
         while self.next_type() == SUBSECTION:
@@ -139,11 +140,11 @@ class SavevmReader:
             elif name == "configuration/uuid":
                 found.uuid = UUID(bytes=self.read(16))
             else:
-                raise UnknownPartError(f"the configuration has a part {name!r}, which is not known")
+                raise UnknownPartError(f"the configuration has an unknown subsection {name!r}")
         bits = found.target_page_bits
         if bits is not None and self.page_size != 1 << min(bits, 63):
             raise SettingsError(
-                f"the guest's pages have 2**{bits} bytes, but {self.page_size} are expected: set --page-size"
+                f"the guest's pages have 2**{bits} bytes; expected {self.page_size}: set --page-size"
             )
         return found
 
@@ -153,11 +154,11 @@ class SavevmReader:
         Raises
         ------
         MultiFDError
-            If the command makes a stream that cannot be carried or followed: postcopy or COLO.
+            If the command starts postcopy or COLO, which are not supported.
         """
         command, size = self.u16(), self.u16()
         data = self.read(size)
-        # With dirty-bitmaps and without postcopy-ram, QEMU sends POSTCOPY_ADVISE too, without data. It changes nothing.
+        # With dirty-bitmaps but without postcopy-ram, QEMU sends POSTCOPY_ADVISE without data, which has no effect.
         if POSTCOPY_ADVISE <= command <= RECV_BITMAP and (command, size) != (POSTCOPY_ADVISE, 0):
             capability = "x-colo" if command == ENABLE_COLO else "postcopy-ram"
             raise SettingsError(
@@ -172,7 +173,7 @@ class SavevmReader:
         Raises
         ------
         MultiFDError
-            If the stream ends before.
+            If the stream ends early.
         """
         data = self.stream.read(size)
         if len(data) < size:
@@ -180,7 +181,7 @@ class SavevmReader:
         return data
 
     def next_type(self) -> int:
-        """Return the type of the section that comes next without reading it; -1 at the end of the stream."""
+        """Return the type of the next section without reading it; -1 at the end of the stream."""
         data = self.stream.peek(1)
         return data[0] if data else -1
 
@@ -198,11 +199,11 @@ class SavevmReader:
         Raises
         ------
         MultiFDError
-            If it is above `limit`, or the stream ends before.
+            If it exceeds `limit`, or the stream ends early.
         """
         value = int.from_bytes(self.read(4), "big")
         if value > limit:
-            raise MultiFDError(f"a length of {value} where at most {limit} can stand: the stream is damaged")
+            raise MultiFDError(f"a length of {value}; expected at most {limit}: the stream is damaged")
         return value
 
     def u64(self) -> int:
@@ -215,7 +216,7 @@ class SavevmReader:
         Raises
         ------
         MultiFDError
-            If it is not UTF-8, or the stream ends before.
+            If it is not UTF-8, or the stream ends early.
         """
         data = self.read(self.u8())
         try:

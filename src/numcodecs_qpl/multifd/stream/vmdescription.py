@@ -1,6 +1,6 @@
 """The description of the device state, which ends QEMU's migration stream.
 
-The state of the devices says nothing of its own length. After it come a byte 00 (``QEMU_VM_EOF``), a byte 06
+The state of the devices has no length field. It ends with a byte 00 (``QEMU_VM_EOF``), a byte 06
 (``QEMU_VM_VMDESCRIPTION``), a length (u32, big-endian) and as many bytes of JSON (QEMU's ``migration/savevm.c``, 7.2 to
 11.0).
 """
@@ -12,23 +12,23 @@ import json
 MARK = b"\x00\x06"
 HEAD_SIZE = len(MARK) + 4
 LIMIT = 4 * 2**20
-"""Bytes that a description may have; 44 thousand are usual."""
+"""Upper limit of a description in bytes; 44 thousand are usual."""
 
 
 class DescriptionFinder:
-    """Finds the description at the end of a stream that comes piece by piece, without reading beyond it."""
+    """Search for the description at the end of a stream, piece by piece, without reading beyond it."""
 
     def __init__(self) -> None:
         self._tail = bytearray()
 
     def add(self, data: bytes | memoryview) -> list[str] | None:
-        """Take the next piece; returns the names of the devices once a whole description ends the stream, else None."""
+        """Add the next piece; return the names of the devices if a complete description ends it, else None."""
         self._tail += data
         if len(self._tail) > 2 * (HEAD_SIZE + LIMIT):
             del self._tail[: -HEAD_SIZE - LIMIT]
         if not self._tail.endswith(b"}"):
             return None
-        # JSON has no control characters; only the bytes of the length can be taken for the mark.
+        # JSON has no control characters, so only bytes of the length can be mistaken for the mark.
         at = len(self._tail)
         for _ in range(HEAD_SIZE):
             at = self._tail.rfind(MARK[1:], 0, at)

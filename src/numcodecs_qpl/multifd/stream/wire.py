@@ -1,8 +1,8 @@
-"""What goes over a multifd channel, as bytes and as dataclasses. Pure functions, no input or output.
+"""Format of a multifd channel, as bytes and as dataclasses. Pure functions, no input or output.
 
 The layout was read in QEMU's ``migration/multifd.h`` (versions 7.2 to 11.0) and checked on recorded streams of 7.2.22
-and 11.0.92. All integers are big-endian. Up to 8.2 a packet's header has no ``zero_pages``: zero stands there, and
-pages of zeros travel on the main channel. So one layout reads and writes both generations.
+and 11.0.92. All integers are big-endian. Up to 8.2, a packet's header has zero bytes in place of ``zero_pages``, and
+pages of zeros are sent on the main channel. So one layout reads and writes both versions.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ Bytes: TypeAlias = bytes | bytearray | memoryview
 MAGIC = 0x11223344
 VERSION = 1
 PACKET_SIZE = 512 * 1024
-"""Bytes of guest memory that a packet is for: page_count is this over the page size."""
+"""Bytes of guest memory in a full packet: page_count times the page size."""
 PAGE_SIZES = {4096, 8192, 16384, 65536}
-"""Bytes in a page of the guests that QEMU knows."""
+"""Page sizes of QEMU's guests, in bytes."""
 STREAM_SLACK = 1024
-"""Bytes by which a packet's part of a zlib or zstd stream may be larger than its pages: 5 bytes for each 16 KiB, and a
-flush."""
+"""Most bytes by which a packet's part of a zlib or zstd stream may exceed its pages: 5 for each 16 KiB, and a flush."""
 
 FLAG_SYNC = 0x01
 FLAG_ZLIB = 0x02
@@ -51,25 +50,25 @@ METHOD_NAMES = {
 
 _INITIAL = struct.Struct(">II16sB39x")
 _START = struct.Struct(">III")
-NAME_SIZE = 256  # bytes that a name has in a header, its end included
+NAME_SIZE = 256  # bytes of a name in a header, including the final zero
 _HEADER = struct.Struct(f">IIIIIIQI28x{NAME_SIZE}s")
 _U32 = struct.Struct(">I")
 _DEVICE_STATE = struct.Struct(f">III{NAME_SIZE}sII")
 
 INITIAL_SIZE = _INITIAL.size
 START_SIZE = _START.size
-"""Bytes that both kinds of packet begin with: magic, version, flags."""
+"""The beginning of both kinds of packet: magic, version, flags."""
 DEVICE_STATE_SIZE = _DEVICE_STATE.size
 
 
 @dataclass(slots=True)
 class InitialPacket:
-    """The 64 bytes that a multifd channel opens with.
+    """The 64 opening bytes of a multifd channel.
 
     Attributes
     ----------
     uuid : UUID
-        The guest's (QEMU's ``-uuid``); all zeros where none was given.
+        UUID of the guest (QEMU's ``-uuid``); all zeros without that option.
     id : int
         Number of the channel, 0 to channels - 1.
     """
@@ -91,8 +90,8 @@ class Packet:
     normal_pages : int
         Pages whose bytes follow.
     next_packet_size : int
-        Bytes after the header. Where ``normal_pages`` is 0 nothing follows, whatever stands here: QEMU 7.2 leaves the
-        size of the packet before.
+        Bytes after the header. If ``normal_pages`` is 0, nothing follows and this has no meaning: QEMU 7.2 leaves the
+        size of the previous packet.
     packet_num : int
         Number of the packet over all channels.
     zero_pages : int
@@ -100,7 +99,7 @@ class Packet:
     ramblock : str
         Name of the RAM block; empty if the packet has no pages.
     offsets : ndarray of uint64, shape (normal_pages + zero_pages,)
-        Where in the block the pages are, in bytes: the normal ones', then the zero ones'.
+        Offsets of the pages in the block, in bytes: first the normal pages, then the zero pages.
     """
 
     flags: int
@@ -114,12 +113,12 @@ class Packet:
 
     @property
     def sync(self) -> bool:
-        """True if a round ends with this packet."""
+        """True if this packet ends a round."""
         return bool(self.flags & FLAG_SYNC)
 
     @property
     def payload_size(self) -> int:
-        """Bytes that really follow the header."""
+        """Bytes that follow the header; 0 without normal pages."""
         return self.next_packet_size if self.normal_pages else 0
 
     @property
@@ -144,12 +143,12 @@ class DeviceStatePacket:
 
     @property
     def sync(self) -> bool:
-        """True if a round ends with this packet."""
+        """True if this packet ends a round."""
         return bool(self.flags & FLAG_SYNC)
 
 
 def pages_in_packet(page_size: int) -> int:
-    """QEMU's page_count: pages that fit into a packet.
+    """Return QEMU's page_count, the number of pages in a full packet.
 
     Raises
     ------
@@ -162,15 +161,15 @@ def pages_in_packet(page_size: int) -> int:
 
 
 def header_size(page_count: int) -> int:
-    """Bytes of the header of a packet with room for `page_count` pages: 1344 for 128."""
+    """Return the size in bytes of the header of a packet with room for `page_count` pages: 1344 for 128."""
     return _HEADER.size + 8 * page_count
 
 
 def payload_limits(flags: int, normal_pages: int, page_size: int) -> tuple[int, int]:
-    """The least and the most bytes that a payload of `normal_pages` can have, by the method in `flags`.
+    """Return the smallest and largest size of a payload of `normal_pages`, with the method in `flags`.
 
-    ``none`` has the pages; ``qpl`` and ``uadk`` have four bytes of length for each and pages that did not grow; the
-    others have a stream, whose flush and stored blocks add a little to data that cannot be compressed.
+    ``none`` has the pages. ``qpl`` and ``uadk`` have a length of four bytes for each page, and pages that did not grow.
+    The others have a stream, whose flush and stored blocks add a little to incompressible data.
     """
     whole = normal_pages * page_size
     method = flags & METHOD_MASK
@@ -182,12 +181,12 @@ def payload_limits(flags: int, normal_pages: int, page_size: int) -> tuple[int, 
 
 
 def pack_initial(packet: InitialPacket) -> bytes:
-    """The opening of a channel."""
+    """Pack the opening bytes of a channel."""
     return _INITIAL.pack(MAGIC, VERSION, packet.uuid.bytes, packet.id)
 
 
 def unpack_initial(data: Bytes) -> InitialPacket:
-    """The opening of a channel from its 64 bytes.
+    """Unpack the 64 opening bytes of a channel.
 
     Raises
     ------
@@ -200,30 +199,30 @@ def unpack_initial(data: Bytes) -> InitialPacket:
 
 
 def unpack_flags(data: Bytes) -> int:
-    """The flags of a packet from its first 12 bytes: they tell which of the two headers it has.
+    """Unpack a packet's flags from its first 12 bytes. They identify the kind of its header.
 
     Raises
     ------
     MultiFDError
-        For another magic or version, or flags that are not defined.
+        For another magic or version, or undefined flags.
     """
     magic, version, flags = _START.unpack_from(data)
-    # The header of the packet before has another length where the page size is another.
+    # With another page size, the previous packet's header has another length.
     _check_start(magic, version, " (is --page-size the guest's?)")
     if flags & ~(FLAG_SYNC | METHOD_MASK | FLAG_DEVICE_STATE):
-        raise MultiFDError(f"{flags:#x} has bits that are not known", field="flags")
+        raise MultiFDError(f"{flags:#x} has unknown bits", field="flags")
     if flags & METHOD_MASK not in METHOD_NAMES:
         raise MultiFDError(f"{flags:#x} names two methods", field="flags")
     return int(flags)
 
 
 def pack(packet: Packet, page_count: int) -> bytes:
-    """A header of ``header_size(page_count)`` bytes.
+    """Pack a header of ``header_size(page_count)`` bytes.
 
     Raises
     ------
     ValueError
-        If it has no room for the name or the offsets.
+        If the header has no room for the name or the offsets.
     """
     if len(packet.offsets) > page_count:
         raise ValueError(f"{len(packet.offsets)} offsets; a header has room for {page_count}")
@@ -242,7 +241,7 @@ def pack(packet: Packet, page_count: int) -> bytes:
 
 
 def unpack(data: Bytes, page_size: int) -> Packet:
-    """A header of pages, checked as far as it can be without knowing the RAM blocks.
+    """Unpack a header of pages, with all checks that do not need the RAM blocks.
 
     Parameters
     ----------
@@ -254,9 +253,9 @@ def unpack(data: Bytes, page_size: int) -> Packet:
     Raises
     ------
     MultiFDError
-        For another magic or version, unknown flags, counts that are larger than what they count in, a block name that
-        does not end, a payload larger than that many pages can have, offsets that are not multiples of the page size,
-        or one that comes twice.
+        For another magic or version, unknown flags, counts that are too large, a block name without an end, a payload
+        that is too small or too large for its pages, offsets that are not multiples of the page size, or duplicate
+        offsets.
     """
     page_count = pages_in_packet(page_size)
     flags = unpack_flags(data)
@@ -264,7 +263,7 @@ def unpack(data: Bytes, page_size: int) -> Packet:
     other = PACKET_SIZE // alloc if alloc else page_size
     if alloc * other == PACKET_SIZE and other != page_size and other in PAGE_SIZES:
         raise SettingsError(
-            f"the packet is of {alloc} pages, as where pages have {other} bytes; expected are {page_count} pages of "
+            f"the packet is of {alloc} pages, as with pages of {other} bytes; expected {page_count} pages of "
             f"{page_size} bytes: set --page-size {other}",
             field="pages_alloc",
         )
@@ -274,11 +273,11 @@ def unpack(data: Bytes, page_size: int) -> Packet:
         raise MultiFDError(f"{normal} is more than the {alloc} of pages_alloc", field="normal_pages")
     if zero > alloc - normal:
         raise MultiFDError(
-            f"{zero} and {normal} normal ones are more than the {alloc} of pages_alloc", field="zero_pages"
+            f"{zero} and {normal} normal pages are more than the {alloc} of pages_alloc", field="zero_pages"
         )
     least, most = payload_limits(flags, normal, page_size)
     if normal and not least <= size <= most:
-        raise MultiFDError(f"{size} bytes for {normal} pages, which have {least} to {most}", field="next_packet_size")
+        raise MultiFDError(f"{size} bytes for {normal} pages; expected {least} to {most}", field="next_packet_size")
     offsets = np.empty(normal + zero, np.uint64)
     if not read_offsets(memoryview(data)[_HEADER.size :], offsets, page_size):
         _check_offsets(offsets, page_size)
@@ -286,18 +285,18 @@ def unpack(data: Bytes, page_size: int) -> Packet:
 
 
 def repack(header: bytearray, flags: int, next_packet_size: int) -> None:
-    """Change the method and the payload's size in a header, and nothing else of it."""
+    """Change the method and the payload's size in a header; the other fields are unchanged."""
     _U32.pack_into(header, 8, flags)
     _U32.pack_into(header, 20, next_packet_size)
 
 
 def pack_device_state(packet: DeviceStatePacket) -> bytes:
-    """The header of a packet of device state.
+    """Pack the header of a packet of device state.
 
     Raises
     ------
     ValueError
-        If it has no room for the name.
+        If the header has no room for the name.
     """
     return _DEVICE_STATE.pack(
         MAGIC, VERSION, packet.flags, _name(packet.idstr), packet.instance_id, packet.next_packet_size
@@ -305,12 +304,12 @@ def pack_device_state(packet: DeviceStatePacket) -> bytes:
 
 
 def unpack_device_state(data: Bytes) -> DeviceStatePacket:
-    """The header of a packet of device state from its 276 bytes.
+    """Unpack the 276 bytes of a header of device state.
 
     Raises
     ------
     MultiFDError
-        For another magic or version, unknown flags, or a name that does not end.
+        For another magic or version, unknown flags, or a name without an end.
     """
     flags = unpack_flags(data)
     _, _, _, name, instance, size = _DEVICE_STATE.unpack(data)
@@ -320,23 +319,23 @@ def unpack_device_state(data: Bytes) -> DeviceStatePacket:
 def _name(text: str) -> bytes:
     name = text.encode()
     if len(name) >= NAME_SIZE or b"\0" in name:
-        raise ValueError(f"{text!r} is not a valid name: it may have {NAME_SIZE - 1} bytes, none of them 0")
+        raise ValueError(f"invalid name {text!r}: expected at most {NAME_SIZE - 1} bytes, none of them 0")
     return name
 
 
 def _check_start(magic: int, version: int, hint: str = "") -> None:
     if magic != MAGIC:
         raise MultiFDError(
-            f"{magic:#010x}, not the {MAGIC:#010x} that a multifd channel begins with{hint}", field="magic"
+            f"{magic:#010x}; expected {MAGIC:#010x}, multifd's magic number{hint}", field="magic"
         )
     if version != VERSION:
-        raise MultiFDError(f"{version}; only version {VERSION} is known", field="version")
+        raise MultiFDError(f"{version}; expected {VERSION}", field="version")
 
 
 def _text(padded: bytes, name: str) -> str:
     text, end, _ = padded.partition(b"\0")
     if not end:
-        raise MultiFDError(f"the {len(padded)} bytes have no end", field=name)
+        raise MultiFDError(f"the {len(padded)} bytes contain no zero, which ends a name", field=name)
     try:
         return text.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Who may connect to a unix socket: its file's mode, owner and group."""
+"""Access to a unix socket: its file's mode, owner and group."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_ID = 2**32 - 2
-"""The largest number of a user or group: chown takes the next one for "leave it as it is"."""
+"""The largest number of a user or group. For chown, the next number means "unchanged"."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """Mode, owner and group of a unix socket's file. Whoever may write to the file may connect.
+    """Mode, owner and group of a unix socket's file. Users who may write to the file may connect.
 
     Attributes
     ----------
@@ -33,19 +33,19 @@ class Access:
 
     @property
     def first_mode(self) -> int:
-        """Mode to make the file with: none for anybody if `give` is about to change its owner or group."""
+        """Mode to create the file with: 0 if `give` will change its owner or group."""
         return self.mode if self.owner is None and self.group is None else 0
 
     def give(self, path: str) -> None:
-        """Give the socket at `path`, made by this process with `first_mode`, its owner and group, and then its mode.
+        """Set owner and group, then the mode, of the socket that this process created at `path` with `first_mode`.
 
-        Others may be able to write to the folder, and to put another file in the socket's place. So the file is opened,
-        checked, and changed through ``/proc``: Linux has no fchown and no fchmod for the file of a socket.
+        Other users may be able to write to the folder, and to replace the socket by another file. So the file is
+        opened, checked, and changed through ``/proc``: Linux has no fchown and no fchmod for the file of a socket.
 
         Raises
         ------
         OSError
-            If the system does not allow it, or another file has taken the socket's place.
+            If the system does not allow it, or another file has replaced the socket.
         """
         if self.owner is None and self.group is None:
             return
@@ -53,7 +53,7 @@ class Access:
         try:
             status = os.fstat(fd)
             if (status.st_mode, status.st_uid, status.st_nlink) != (stat.S_IFSOCK, os.geteuid(), 1):
-                raise FileExistsError("another file has taken the place of the new socket")
+                raise FileExistsError("another file has replaced the new socket")
             file = Path(f"/proc/self/fd/{fd}")
             os.chown(file, _or_same(self.owner), _or_same(self.group))
             file.chmod(self.mode)
@@ -71,7 +71,7 @@ class Access:
 
 
 def parse_mode(text: str) -> int:
-    """Parse permission bits in octal, as chmod takes them.
+    """Parse permission bits in octal, as for chmod.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def parse_mode(text: str) -> int:
 
 
 def find_user(text: str) -> int:
-    """Return the number of a user, who is given by name or number.
+    """Return the number of a user given by name or number.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def find_user(text: str) -> int:
 
 
 def find_group(text: str) -> int:
-    """Return the number of a group, which is given by name or number.
+    """Return the number of a group given by name or number.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def _find(kind: str, text: str, look_up: Callable[[], int]) -> int:
         return int(text)
     try:
         return look_up()
-    except (KeyError, ValueError):  # ValueError for a NUL
+    except (KeyError, ValueError):  # ValueError: `text` contains a NUL
         raise ValueError(f"unknown {kind} {text!r}: expected a name that this system knows, or a number") from None
 
 

@@ -25,7 +25,7 @@ class Address:
     path : str
         Path of the unix socket.
     host : str
-        A name or a number.
+        A host name or an IP address.
     port : int
         1 to 65535, or 0 to listen on a port that the system chooses.
     """
@@ -36,7 +36,7 @@ class Address:
     port: int = 0
 
     def __str__(self) -> str:
-        """Return the text for `parse_address`, with a path's unprintable characters escaped: it goes to terminals."""
+        """Return the text for `parse_address`. Unprintable characters in a path are escaped, for terminals."""
         if self.kind == "unix":
             path = (each if each.isprintable() else each.encode("unicode_escape").decode() for each in self.path)
             return f"unix:{''.join(path)}"
@@ -47,12 +47,12 @@ class Address:
 def parse_address(text: str) -> Address:
     """Parse ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``.
 
-    Without a host (``tcp::PORT``) it is the loopback address. An IPv6 number, and nothing else, stands in brackets.
+    An empty host (``tcp::PORT``) is the loopback address. Only an IPv6 address is written in brackets.
 
     Raises
     ------
     ValueError
-        If `text` is not an address of these kinds.
+        If `text` is not an address of one of these kinds.
     """
     kind, _, rest = text.partition(":")
     if kind == "unix":
@@ -78,15 +78,15 @@ def _checked_host(text: str, host: str) -> str:
     if host.startswith("[") and host.endswith("]"):
         number, percent, zone = host[1:-1].partition("%")
         if not _is_ipv6(number) or bool(percent) != bool(zone) or not zone.isprintable():
-            raise ValueError(f"invalid address {text!r}: expected the number of an IPv6 host in the brackets")
+            raise ValueError(f"invalid address {text!r}: expected an IPv6 address in the brackets")
         return host[1:-1]
     if ":" in host:
-        raise ValueError(f"invalid address {text!r}: expected an IPv6 number in brackets, as in tcp:[::1]:4444")
-    # The socket module encodes names so. "[" and "]" are not among the characters of a name.
+        raise ValueError(f"invalid address {text!r}: expected an IPv6 address in brackets, as in tcp:[::1]:4444")
+    # The socket module encodes names with idna too. A name cannot contain "[" or "]".
     with contextlib.suppress(UnicodeError):
         if re.fullmatch(r"[A-Za-z0-9._-]*", host.encode("idna").decode()):
             return host or LOOPBACK
-    raise ValueError(f"invalid address {text!r}: expected the name or the number of a host")
+    raise ValueError(f"invalid address {text!r}: expected a host name or an IP address")
 
 
 def _checked_port(text: str, port: str) -> int:
@@ -98,7 +98,7 @@ def _checked_port(text: str, port: str) -> int:
 def _is_ipv6(text: str) -> bool:
     try:
         socket.inet_pton(socket.AF_INET6, text)
-    except (OSError, ValueError):  # ValueError for a NUL, and for what is not ASCII
+    except (OSError, ValueError):  # ValueError: `text` contains a NUL or is not ASCII
         return False
     return True
 
@@ -110,7 +110,7 @@ def is_same_socket(listen: Address, onward: Address) -> bool:
     if listen.port != onward.port:
         return False
     here = _numbers(listen.host)
-    # A listener at every IPv6 address takes no IPv4 connections: socket.create_server sets IPV6_V6ONLY.
+    # A listener at [::] accepts no IPv4 connections: socket.create_server sets IPV6_V6ONLY.
     return any(
         number in here or (("::" if ":" in number else ANY_IPV4) in here and _is_here(number))
         for number in map(_reached, _numbers(onward.host))
@@ -118,7 +118,7 @@ def is_same_socket(listen: Address, onward: Address) -> bool:
 
 
 def _reached(number: str) -> str:
-    """Return the number of the host that connecting to `number` reaches."""
+    """Return the address that a connection to `number` reaches."""
     if number in (ANY_IPV4, "::"):
         return LOOPBACK if number == ANY_IPV4 else "::1"
     mapped = ipaddress.IPv6Address(number).ipv4_mapped if ":" in number else None
@@ -128,7 +128,7 @@ def _reached(number: str) -> str:
 def _numbers(host: str) -> set[str]:
     try:
         return {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    except OSError:  # listening and connecting report it
+    except OSError:  # listening and connecting report the error
         return set()
 
 

@@ -1,4 +1,4 @@
-"""Connects to an end point, within a deadline and so that another thread can end it."""
+"""Connecting to an end point, with a deadline, and abortable from another thread."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from numcodecs_qpl.multifd.transport.connection import Connection
 from numcodecs_qpl.multifd.transport.tls import greet
 
 HANDSHAKE_SECONDS = 30.0
-"""How long connecting, TLS's handshake, and a new connection's first words may take."""
+"""Time limit of connecting, of TLS's handshake, and of a new connection's first bytes."""
 TICK = 0.1  # seconds between two looks at whether connecting was aborted
 
 
 class Abort:
-    """Ends a `connect` from another thread."""
+    """Switch that ends a `connect` from another thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,7 +31,7 @@ class Abort:
         self._socket: socket.socket | None = None
 
     def __call__(self) -> None:
-        """End the attempt that is going on, and every later one, with an error."""
+        """End the current attempt, and every later one, with an error."""
         with self._lock:
             self._called = True
             if self._socket is not None:
@@ -39,7 +39,7 @@ class Abort:
                     self._socket.shutdown(socket.SHUT_RDWR)  # wakes TLS's handshake
 
     def watch(self, sock: socket.socket) -> None:
-        """Name the socket of the attempt that begins."""
+        """Set the socket of the attempt that begins."""
         with self._lock:
             self._socket = sock
 
@@ -49,7 +49,7 @@ class Abort:
             raise ConnectionAbortedError(errno.ECONNABORTED, "connecting was aborted")
 
     def succeed(self) -> None:
-        """Leave the socket of an attempt that has succeeded alone from now on; raise as `check` does."""
+        """Release the socket of a successful attempt, so that aborting does not end it; raise as `check` does."""
         with self._lock:
             self.check()
             self._socket = None
@@ -63,16 +63,16 @@ def connect(address: Address, context: ssl.SSLContext | None = None, abort: Abor
     address : Address
         The far end.
     context : ssl.SSLContext, optional
-        For a "tls" address, and only for that, as `tls_context` makes it.
+        Required for a "tls" address, and only there; `tls_context` makes it.
     abort : Abort, optional
-        ``abort()`` in another thread ends this within a tenth of a second, name resolution excepted.
+        ``abort()`` in another thread ends this within 0.1 s, except during name resolution.
 
     Raises
     ------
     UnreachableError
-        If the far end does not answer or, with TLS, its certificate is not accepted.
+        If the far end does not answer or, with TLS, its certificate is rejected.
     MultiFDError
-        If `tls` is missing where it is needed, or its files cannot be used.
+        If `tls` is required but missing, or its files cannot be used.
     """
     if (address.kind == "tls") != (context is not None):
         raise ValueError(f"{address}: a TLS context is for addresses of the kind tls, which need one")
@@ -118,7 +118,7 @@ def _connected_to(family: socket.AddressFamily, where: Any, abort: Abort, deadli
             if time.monotonic() > deadline:
                 raise TimeoutError(errno.ETIMEDOUT, f"it has not accepted for {HANDSHAKE_SECONDS:g} s")
             abort.check()
-            if code == errno.EAGAIN:  # the queue of a unix socket is full: poll cannot tell when there is room
+            if code == errno.EAGAIN:  # the queue of a unix socket is full, and poll does not wait for that
                 time.sleep(TICK)
             else:
                 poll.poll(TICK * 1000)

@@ -1,7 +1,7 @@
-"""One connection: bytes in, bytes out, and how it ends.
+"""A connection: reading, sending, and ending it.
 
-A connection's two directions may be used by two threads at once. Its `abort` may be called from any thread, and wakes a
-thread that waits.
+Two threads may use a connection's two directions at once. Its `abort` may be called from any thread, and wakes a thread
+that waits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numcodecs_qpl.multifd.errors import NoAnswerError, PeerClosedError
 
 UNIX_BUFFER = 1 << 20  # bytes
 NO_ANSWER = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
-"""Errors of a link that carries nothing any more; the other side may not know of them."""
+"""Errors of a dead link; the other side may not notice them."""
 PIECE = 64 * 1024  # bytes that are dropped at a time
 IOV_MAX = 1024  # Linux's limit of buffers in a call (limits.h)
 
@@ -36,11 +36,11 @@ class Connection:
     Attributes
     ----------
     name : str
-        The same.
+        Name of the other end.
     advice : str
-        End of the messages about a connection that broke: the way out.
+        Advice at the end of messages about a broken connection.
     pace : callable
-        ``pace(size)`` is called before `size` bytes are sent, and waits as long as they have to.
+        ``pace(size)`` is called before `size` bytes are sent, and waits until they may be sent.
     received, sent : int
         Bytes so far.
     """
@@ -53,15 +53,16 @@ class Connection:
         self.received = 0
         self.sent = 0
         if sock.family == socket.AF_UNIX:
-            # A packet then goes in one piece, where the default has the sender sleep four times: 75 us, not 176.
+            # With this buffer a packet is sent in one piece, in 75 us. With the default, the sender sleeps four times,
+            # and a packet takes 176 us.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER)
         else:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def limit_silence(self, seconds: int) -> None:
-        """Break the connection when the far host has acknowledged nothing, or taken nothing, for `seconds`.
+        """Break the connection when the far host has acknowledged or accepted nothing for `seconds`.
 
-        An idle link is probed after half of that time. A unix socket has no link that could die: nothing is changed.
+        An idle link is probed after half of that time. A unix socket has no link, so nothing changes.
         """
         if self._socket.family == socket.AF_UNIX:
             return
@@ -70,7 +71,7 @@ class Connection:
             (socket.TCP_KEEPIDLE, max(1, seconds // 2)),
             (socket.TCP_KEEPINTVL, max(1, seconds // 6)),
             (socket.TCP_KEEPCNT, 3),
-            # In milliseconds. Keepalive does not probe while data is on its way.
+            # In milliseconds. Keepalive does not probe while data is unacknowledged.
             (socket.TCP_USER_TIMEOUT, seconds * 1000),
         ):
             self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
@@ -88,7 +89,7 @@ class Connection:
         return bool(poll.poll(0))
 
     def read_some(self, view: memoryview) -> int:
-        """Read what is there, at least one byte, into `view`; return 0 where the stream has ended.
+        """Read the available bytes, at least one, into `view`; return 0 at the end of the stream.
 
         Raises
         ------
@@ -103,7 +104,7 @@ class Connection:
         return size
 
     def pieces(self, size: int) -> Iterator[memoryview]:
-        """Read what comes, in pieces of at most `size` bytes in the same memory, until the stream ends.
+        """Read until the stream ends, in pieces of at most `size` bytes. All pieces use the same memory.
 
         Raises
         ------
@@ -120,8 +121,8 @@ class Connection:
 
     def _wait(self) -> None:
         """Wait until there is something to read."""
-        # Linux (6.18) wakes a thread that waits in recv on a unix socket whenever the other side has read what was sent
-        # on it: in a relay about twice a packet, for 30 us. A thread that waits in poll sleeps on.
+        # Linux (6.18) wakes a thread that waits in recv on a unix socket whenever the other side has read bytes that
+        # were sent on it. In a relay this happens about twice a packet, and takes 30 us. A thread in poll is not woken.
         waiting = select.poll()
         waiting.register(self._socket, select.POLLIN)
         waiting.poll()
@@ -132,7 +133,7 @@ class Connection:
         Raises
         ------
         PeerClosedError
-            If the stream ends before; its message says how much was missing.
+            If the stream ends early. The message has the number of missing bytes.
         """
         for number, view in enumerate(views):
             rest = view
@@ -183,17 +184,17 @@ class Connection:
         return total
 
     def end(self) -> None:
-        """Tell the other side that no more comes; the other side may still send."""
-        with contextlib.suppress(OSError):  # it is gone already
+        """End the sending direction; the other side may still send."""
+        with contextlib.suppress(OSError):  # the other side has closed already
             self._socket.shutdown(socket.SHUT_WR)
 
     def stop_reading(self) -> None:
-        """Read no more than what has arrived, and wake a thread that waits for more."""
+        """End the reading direction after the bytes that have arrived, and wake a thread that waits for more."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
 
     def abort(self) -> None:
-        """End both directions at once, in mid-stream."""
+        """End both directions immediately, in mid-stream."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -202,9 +203,9 @@ class Connection:
         self._socket.close()
 
     def reset(self) -> None:
-        """Close the socket so that the other side sees an error instead of an orderly end, where that is possible.
+        """Close the socket with a reset (TCP), so that the other side sees an error instead of an orderly end.
 
-        Over TCP that is a reset. A unix socket has no reset: there it is the end of the stream.
+        A unix socket has no reset: the other side sees the end of the stream.
         """
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,8 +1,8 @@
-"""Accepts the connections of migrations, and refuses all others.
+"""Accepting the connections of migrations, and refusing all others.
 
-QEMU opens one main connection and the multifd channels, all to one address. The first four bytes tell which is which:
+QEMU opens one main connection and the multifd channels, all to one address. The first four bytes identify a connection:
 the main channel's magic (``QEMU_VM_FILE_MAGIC`` in QEMU's ``migration/qemu-file-types.h``), or multifd's. A relay may
-send a PROXY header before them, which names the migration.
+send a PROXY header first, which identifies the migration.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ MULTIFD_MAGIC = wire.MAGIC.to_bytes(4, "big")
 PROXY_MAGIC = proxy.SIGNATURE[:4]
 MAGIC_SIZE = 4  # bytes
 TLS_HANDSHAKE = 0x16
-"""The first byte of a client that speaks TLS (RFC 8446, section 5.1)."""
+"""The first byte of a TLS client (RFC 8446, section 5.1)."""
 MAX_STRANGERS = 256
-"""Connections that may be open at one time without having been taken: as many as the largest migration has."""
+"""Most connections that may be open at one time before they are taken: the number of the largest migration."""
 
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-"""Errors of accept that go away when something else is closed."""
+"""Errors of accept that end when other files are closed."""
 RETRY_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The place that a connection comes from. Two migrations at once need different ones.
+    """Origin of a connection. Two migrations at a time need different origins.
 
     Attributes
     ----------
@@ -68,15 +68,15 @@ class Arrival:
     Attributes
     ----------
     origin : Origin
-        Where it comes from.
+        Origin of the connection.
     connection : Connection
         The bytes after `head` are still unread.
     head : bytes
-        Its first bytes: the main channel's magic, or the 64 bytes that open a multifd channel.
+        The first bytes: the main channel's magic, or the 64 opening bytes of a multifd channel.
     initial : InitialPacket or None
         The 64 bytes, unpacked; None for the main channel.
     number : int
-        Order in which the intake has accepted its connections. They may identify themselves in another order.
+        Position in the order of accepting. Connections may identify themselves in another order.
     """
 
     origin: Origin
@@ -87,7 +87,7 @@ class Arrival:
 
 
 class OneSource:
-    """Takes the connections of one source, the one that the first connection comes from.
+    """Filter for the connections of one source, the source of the first connection.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class OneSource:
         self._origin: Origin | None = None
 
     def __call__(self, arrival: Arrival) -> None:
-        """Take a connection; raise MultiFDError if it comes from another source, or as `take` does."""
+        """Take a connection; MultiFDError if it comes from another source or `take` raises it."""
         if self._origin not in (None, arrival.origin):
             raise MultiFDError(f"it comes from {arrival.origin}, the migration from {self._origin}")
         self._take(arrival)
@@ -114,15 +114,15 @@ class _Stranger:
     Attributes
     ----------
     sock : socket.socket
-        Accepted.
+        The accepted socket.
     deadline : float
-        When its first bytes must have come, TLS's handshake included.
+        Time by which its first bytes must have come, TLS's handshake included.
     number : int
-        Order in which it was accepted.
+        Position in the order of accepting.
     heard : bool
-        True once they have come, while the connection waits for its turn.
+        True if the first bytes have come and the connection waits for its turn.
     reason : str
-        Why it was turned away while its thread waited for its first bytes.
+        Reason of the refusal, if it was refused while its thread waited for the first bytes.
     """
 
     sock: socket.socket
@@ -132,29 +132,28 @@ class _Stranger:
     reason: str = ""
 
     def turn_away(self, reason: str) -> None:
-        """Wake its thread, which reports `reason`."""
+        """Refuse the connection: wake its thread, which reports `reason`."""
         self.reason = self.reason or reason
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
 
 
 class Intake:
-    """Accepts connections in a thread of its own until it is closed.
+    """Thread that accepts connections until it is closed.
 
-    Connections are turned away that break the protocol, or that have not identified themselves after
-    `HANDSHAKE_SECONDS`. Beyond `MAX_STRANGERS` a new connection takes the place of the oldest one, as a source
-    identifies itself at once.
+    A connection is refused if it breaks the protocol, or does not identify itself within `HANDSHAKE_SECONDS`. Beyond
+    `MAX_STRANGERS`, a new connection replaces the oldest one, because a source identifies itself immediately.
 
     Parameters
     ----------
     listener : Listener
-        Where connections come in; closed with this object.
+        The listening socket; closed with this object.
     take : callable
         ``take(arrival)`` is called for one arrival after the other. It raises `MultiFDError` to refuse the arrival.
     refused : callable
-        ``refused(reason)`` is told of each that was turned away.
+        ``refused(reason)`` is called for each refused connection.
     failed : callable
-        ``failed(error)`` is told that no thread could be started for a connection, which is closed then.
+        ``failed(error)`` is called if no thread could be started for a connection, which is then closed.
     """
 
     def __init__(
@@ -171,24 +170,24 @@ class Intake:
         self._failed = failed
         self._lock = threading.Lock()
         self._strangers: list[_Stranger] = []
-        """The oldest one first."""
+        """Connections in the order of their age, the oldest first."""
         self._closing = threading.Event()
         self._introductions: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._run, name="intake")
 
     def start(self) -> None:
-        """Begin to accept."""
+        """Start to accept."""
         start(self._thread)
 
     def close(self) -> None:
-        """Accept no more, and turn away the connections that have not been taken. `take` is not called after this."""
-        # First all that makes the threads end, then the waiting, which a signal may interrupt.
+        """Stop accepting, and refuse the connections that have not been taken. `take` is not called afterwards."""
+        # End all threads before waiting for them, because a signal may interrupt the wait.
         with self._lock:
             self._closing.set()
             for stranger in self._strangers:
                 stranger.turn_away("")
         self._listener.close()
-        with contextlib.suppress(RuntimeError):  # not started, or a signal came meanwhile: it finds the listener closed
+        with contextlib.suppress(RuntimeError):  # not started: it will find the listener closed
             self._thread.join()
         for thread in self._introductions:
             thread.join()
@@ -204,9 +203,9 @@ class Intake:
                 if self._closing.is_set():
                     return
                 if error.errno in EXHAUSTED:
-                    # The connection stays in the queue, and accept would fail again at once.
+                    # The connection stays in the queue, so accept would fail again immediately.
                     self._closing.wait(RETRY_SECONDS)
-                continue  # else that one has gone before it was accepted
+                continue  # else the client has closed before the connection was accepted
             stranger = _Stranger(sock, time.monotonic() + HANDSHAKE_SECONDS, next(numbers))
             if not self._find_place(stranger):
                 self._turn_away(sock, f"{MAX_STRANGERS} connections wait to be taken")
@@ -222,7 +221,7 @@ class Intake:
                 self._failed(error)
 
     def _turn_away_late(self) -> float | None:
-        """Turn away the strangers that are late; returns the seconds until the next one will be."""
+        """Refuse the strangers that are late; return the seconds until the next one is late."""
         now = time.monotonic()
         with self._lock:
             silent = [stranger for stranger in self._strangers if not stranger.heard]
@@ -269,7 +268,7 @@ class Intake:
         except (OSError, MultiFDError) as error:
             self._turn_away(stranger.sock, stranger.reason or str(error))
         finally:
-            with self._lock, contextlib.suppress(ValueError):  # another one may have its place
+            with self._lock, contextlib.suppress(ValueError):  # it may have been removed already
                 self._strangers.remove(stranger)
 
     def _turn_away(self, sock: socket.socket, reason: str) -> None:
@@ -288,7 +287,7 @@ def _process(sock: socket.socket) -> int | None:
 
 
 def _hear(connection: Connection) -> tuple[bytes, bytes]:
-    """Read the first bytes: the unique id of a PROXY header (empty without one), and what identifies the connection."""
+    """Read the first bytes: the unique id of a PROXY header (empty without one), and the connection's own bytes."""
     beginning = _Beginning(connection)
     unique_id = b""
     if beginning.magic(MAIN_MAGIC, MULTIFD_MAGIC, PROXY_MAGIC) == PROXY_MAGIC:
@@ -298,7 +297,7 @@ def _hear(connection: Connection) -> tuple[bytes, bytes]:
 
 
 class _Beginning:
-    """Reads the first bytes of a connection, and not one more than asked for."""
+    """Reader of the first bytes of a connection, which never reads beyond the requested bytes."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -311,7 +310,7 @@ class _Beginning:
         Raises
         ------
         MultiFDError
-            At the first byte that no magic number of `expected` has there.
+            At the first byte that differs from every magic number in `expected`.
         """
         while len(self._ahead) < MAGIC_SIZE:
             self._ahead += self._some(MAGIC_SIZE - len(self._ahead))

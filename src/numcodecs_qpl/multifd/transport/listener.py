@@ -1,4 +1,4 @@
-"""Sockets that listen."""
+"""Listening sockets."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ class Listener:
     Parameters
     ----------
     where : Address or socket.socket
-        End point to listen at. A unix socket replaces one that has no listener any more. Or a socket that listens
-        already, as systemd passes it: this object closes it, and leaves a unix socket's file to whoever has made it.
+        Address to listen at; a unix socket replaces one without a listener. Or a listening socket, as systemd passes
+        it: this object closes it, but does not remove a unix socket's file.
     tls : TLSFiles, optional
-        Needed for a "tls" address. A TCP socket that listens already is of this kind if these are given.
+        Required for a "tls" address. With these, a listening TCP socket uses TLS.
     access : Access
-        For a unix socket that is made here.
+        Mode and owner of a unix socket that this object creates.
 
     Attributes
     ----------
     address : Address
-        Where it listens, with the port that the system chose.
+        Address of the listener, with the port that the system chose.
 
     Raises
     ------
     MultiFDError
-        If it cannot listen there, or the socket is not one that listens for streams.
+        If it cannot listen there, or the socket is not a listening stream socket.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Listener:
         self._tls = tls
         self._context = tls_context(self.address, tls, server=True)
         try:
-            # Wakes a thread that waits in `accept`: shutdown would end the socket for systemd too. A thread may be
-            # about to wait, so this is closed when nobody has the object any more.
+            # Wakes a thread that waits in `accept`. A shutdown would end the socket for systemd too. A thread
+            # may be about to wait, so this is closed together with the object.
             self._closed = os.eventfd(0)
             weakref.finalize(self, os.close, self._closed)
             self._socket = _listen(where, access) if isinstance(where, Address) else where
@@ -71,41 +71,41 @@ class Listener:
         self._lock = threading.Lock()
 
     def accept(self, timeout: float | None = None) -> socket.socket:
-        """Wait for the next connection; TimeoutError after `timeout` seconds, another OSError once `close` was called.
+        """Wait for the next connection; TimeoutError after `timeout` seconds, another OSError after `close`.
 
-        The connection itself has no time-out.
+        The connection itself has no time limit.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         poll = select.poll()
         poll.register(self._closed, select.POLLIN)
         poll.register(self._fd, select.POLLIN)
         while poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
-            with self._lock, contextlib.suppress(BlockingIOError):  # it has gone again
+            with self._lock, contextlib.suppress(BlockingIOError):  # the client has closed already
                 return self._socket.accept()[0]
         raise TimeoutError
 
     def greet(self, sock: socket.socket, name: str) -> Connection:
-        """Return the connection on an accepted socket, after TLS's handshake if this is a "tls" address.
+        """Return the connection on an accepted socket; with a "tls" address, do TLS's handshake first.
 
         Raises
         ------
         OSError, PeerClosedError
             If the handshake fails.
         """
-        return greet(sock, name, self._context)  # the intake has the deadline
+        return greet(sock, name, self._context)  # the intake enforces a deadline
 
     def reload_tls(self) -> None:
-        """Read the TLS files again, for connections that come from now on.
+        """Read the TLS files again, for later connections.
 
         Raises
         ------
         MultiFDError
-            If they cannot be used; those that were read before stay in use.
+            If they cannot be used. The old ones then stay in use.
         """
         self._context = tls_context(self.address, self._tls, server=True)
 
     def close(self) -> None:
-        """Stop listening, and remove the file of a unix socket that was made here."""
+        """Stop listening, and remove the file of a unix socket that this object created."""
         with self._lock:
             os.eventfd_write(self._closed, 1)
             try:
@@ -133,7 +133,7 @@ def _listen_on_unix(path: str, access: Access) -> socket.socket:
             os.umask(before)
         try:
             access.give(path)
-            sock.listen(BACKLOG)  # nobody can connect before
+            sock.listen(BACKLOG)  # before this, every connection is refused
         except OSError:
             Path(path).unlink()
             raise
@@ -162,7 +162,7 @@ def _remove_abandoned(path: str) -> None:
 
 
 def _address_of(sock: socket.socket, tls: TLSFiles | None) -> Address:
-    """Return the address of a socket that listens."""
+    """Return the address of a listening socket."""
     kinds = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
     listens = sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if sock.family not in kinds or not listens:

@@ -1,4 +1,4 @@
-"""Time in which nothing passes."""
+"""Time without traffic."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import time
 
 
 class Silence:
-    """Measures for how long nothing has passed."""
+    """Clock of the time without traffic."""
 
     def __init__(self) -> None:
         self._since = time.monotonic()
         self._passed = 0
 
     def measure(self, passed: int, *, begun: bool) -> float:
-        """Return the seconds for which nothing has passed: 0.0 before it has begun.
+        """Return the seconds since the last traffic; 0.0 if `begun` is false.
 
         Parameters
         ----------
         passed : int
             Bytes that have passed so far.
         begun : bool
-            True if something could have passed.
+            True if traffic is possible yet.
         """
         now = time.monotonic()
         if passed != self._passed or not begun:

@@ -1,4 +1,4 @@
-"""A limit of the bytes that go onward in a second, shared by all connections."""
+"""A limit of the bytes sent onward in a second, shared by all connections."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import threading
 import time
 
 CREDIT_SECONDS = 0.05
-"""Time whose bytes may be made up for where a sender was late, as by the system's scheduling."""
+"""Longest delay, such as by the system's scheduling, whose bytes a sender may catch up on."""
 
 
 class Throttle:
-    """Spreads bytes over time.
+    """Limit of the rate of sent bytes.
 
     Parameters
     ----------
     bandwidth : float
-        Bytes per second of all that share this object.
+        Bytes per second, for all senders that share this object.
     """
 
     def __init__(self, bandwidth: float) -> None:
@@ -24,7 +24,7 @@ class Throttle:
         self._next = 0.0
 
     def wait(self, size: int, stop: threading.Event) -> None:
-        """Wait until `size` bytes may be sent, after those for which others wait already, or until `stop` is set."""
+        """Wait until `size` bytes may be sent, after earlier callers' bytes, or until `stop` is set."""
         with self._lock:
             now = time.monotonic()
             start = max(self._next, now - CREDIT_SECONDS)

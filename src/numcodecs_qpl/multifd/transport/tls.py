@@ -1,7 +1,7 @@
-"""A connection within TLS, each of whose directions ends on its own.
+"""A TLS connection whose two directions end independently.
 
-`ssl.SSLSocket` can't do that: its ``unwrap`` waits for, and spoils, what the other side still sends, and it cannot be
-used by two threads. Here TLS works on memory, under a lock that is not held while waiting for the network.
+`ssl.SSLSocket` cannot do that: its ``unwrap`` waits for the other side and loses what it still sends, and two threads
+cannot use it. Here TLS works on memory, under a lock that is not held while a thread waits for the network.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from numcodecs_qpl.multifd.errors import PeerClosedError
 from numcodecs_qpl.multifd.transport.connection import Connection
 
-PIECE = 256 * 1024  # bytes that are read, and that are encrypted, at a time
-RECORD = 16 * 1024  # bytes within a TLS record, at most (RFC 8446, section 5.1)
+PIECE = 256 * 1024  # bytes to read, and to encrypt, at a time
+RECORD = 16 * 1024  # most bytes in a TLS record (RFC 8446, section 5.1)
 
 
 class TLSConnection(Connection):
@@ -26,18 +26,18 @@ class TLSConnection(Connection):
     Parameters
     ----------
     sock : socket.socket
-        Connected; it is this object's from now on.
+        Connected; this object closes it.
     name : str
         Name of the other end, for messages.
     context : ssl.SSLContext
-        Of the side that this is.
+        Context of this side, server or client.
     server_hostname : str, optional
-        At a client: whose certificate the server has to have.
+        At a client: the host name that the server's certificate must have.
 
     Attributes
     ----------
     received, sent : int
-        Bytes so far, as they are outside TLS.
+        Bytes so far, without TLS's overhead.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class TLSConnection(Connection):
         )
 
     def shake_hands(self, deadline: float | None = None) -> None:
-        """Do TLS's handshake, before anything else.
+        """Do TLS's handshake. This must be the first call.
 
         Parameters
         ----------
         deadline : float, optional
-            When all of it must be done, by `time.monotonic`.
+            End of the time for the handshake, by `time.monotonic`.
 
         Raises
         ------
         OSError
-            If it fails.
+            If the handshake fails.
         PeerClosedError
             If the connection breaks, or the bytes are not TLS.
         """
@@ -79,7 +79,7 @@ class TLSConnection(Connection):
                 self._take_in()
             except ssl.SSLError as error:
                 with contextlib.suppress(PeerClosedError):
-                    self._transmit([self._outgoing.read()])  # it says to the other side what is wrong
+                    self._transmit([self._outgoing.read()])  # TLS's alert, which tells the other side the reason
                 if error.reason == "WRONG_VERSION_NUMBER":  # OpenSSL's name for bytes that are not a TLS record
                     raise PeerClosedError(f"{self.name} does not speak TLS") from error
                 raise
@@ -89,7 +89,7 @@ class TLSConnection(Connection):
         self._socket.settimeout(None)
 
     def _take_in(self) -> None:
-        """Wait for bytes, and hand them to TLS."""
+        """Wait for bytes, and pass them to TLS."""
         try:
             size = self._socket.recv_into(self._encrypted)
         except OSError as error:
@@ -100,14 +100,14 @@ class TLSConnection(Connection):
             self._incoming.write(self._encrypted[:size])
 
     def read_some(self, view: memoryview) -> int:
-        """Read what is there, at least one byte, into `view`; 0 where TLS itself says that the stream has ended.
+        """Read the available bytes, at least one, into `view`; return 0 after TLS's close_notify.
 
         Raises
         ------
         PeerClosedError
-            If the connection broke, or ended without TLS saying so.
+            If the connection broke, or ended without a close_notify.
         """
-        self._decrypt()  # what came along with the handshake
+        self._decrypt()  # bytes that came with the handshake
         while not self._ready and not self._peer_ended:
             self._take_in()
             self._decrypt()
@@ -124,7 +124,7 @@ class TLSConnection(Connection):
         return self.read_some(view)
 
     def _decrypt(self) -> None:
-        """Decrypt all that is there: what is left would be lost when this side says good-bye."""
+        """Decrypt all bytes that have come: the rest would be lost when this side sends its close_notify."""
         if self._ready or self._peer_ended:
             return
         pieces = []
@@ -135,7 +135,7 @@ class TLSConnection(Connection):
             self._peer_ended = True
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLZeroReturnError:  # instead of nothing, where this side has said good-bye before
+        except ssl.SSLZeroReturnError:  # raised instead of returning b"" if this side has sent its close_notify
             self._peer_ended = True
         except ssl.SSLError as error:
             raise PeerClosedError(f"the connection to {self.name} broke: {error}") from error
@@ -159,12 +159,12 @@ class TLSConnection(Connection):
             left = left[size:]
 
     def end(self) -> None:
-        """Say good-bye in TLS's way, without waiting for the other side's."""
+        """Send TLS's close_notify, without waiting for the other side's."""
         with self._lock:
-            with contextlib.suppress(ssl.SSLError):  # the other side's has not come yet
+            with contextlib.suppress(ssl.SSLError):  # the other side's close_notify has not come yet
                 self._tls.unwrap()
             encrypted = self._outgoing.read()
-        with contextlib.suppress(PeerClosedError):  # it is gone already
+        with contextlib.suppress(PeerClosedError):  # the other side has closed already
             self._transmit([encrypted])
         super().end()
 
@@ -185,11 +185,11 @@ def greet(
     name : str
         Name of the other end, for messages.
     context : ssl.SSLContext or None
-        Of the side that this is; None without TLS.
+        Context of this side, server or client; None without TLS.
     host : str, optional
-        At a client: whose certificate the server has to have.
+        At a client: the host name that the server's certificate must have.
     deadline : float, optional
-        When the handshake must be done, by `time.monotonic`.
+        End of the time for the handshake, by `time.monotonic`.
 
     Raises
     ------

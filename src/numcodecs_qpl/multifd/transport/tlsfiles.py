@@ -1,4 +1,4 @@
-"""Files that TLS needs: a certificate, its key, and the authorities' certificates."""
+"""Files for TLS: a certificate, its key, and the authorities' certificates."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from numcodecs_qpl.multifd.transport.address import Address
 
 @dataclass(frozen=True)
 class TLSFiles:
-    """Our certificate in TLS and the authorities that we trust: files in PEM format.
+    """The certificate of this side and the trusted authorities: files in PEM format.
 
     Attributes
     ----------
     cert, key : Path
-        Our certificate (with those between it and the authority's, if any) and its key.
+        The certificate (followed by intermediate certificates, if any) and its key.
     ca : Path
-        Certificates of the authorities, one of which must have issued the other side's certificate.
+        Certificates of the trusted authorities. One of them must have issued the other side's certificate.
     verify_peer : bool
         True if a listener asks for the other side's certificate. The connecting side always does.
     """
@@ -32,15 +32,15 @@ class TLSFiles:
     verify_peer: bool = True
 
     def context(self, *, server: bool) -> ssl.SSLContext:
-        """TLS 1.2 or later for one side.
+        """Return the context of one side, with TLS 1.2 or later.
 
         Raises
         ------
         MultiFDError
-            If a file cannot be read or has other content, or others can read or change the key.
+            If a file cannot be read or has other content, or other users can read or change the key.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2  # whatever Python and OpenSSL are configured to allow
+        context.minimum_version = ssl.TLSVersion.TLSv1_2  # even if Python's or OpenSSL's configuration allows less
         if server:
             context.verify_mode = ssl.CERT_REQUIRED if self.verify_peer else ssl.CERT_NONE
             # A client that only sends would never read the tickets, and closing with bytes unread resets the
@@ -52,7 +52,7 @@ class TLSFiles:
             context.load_cert_chain(self.cert, self.key, password=self._refuse_passphrase)
             using = str(self.ca)
             context.load_verify_locations(self.ca)
-        except OSError as error:  # ssl's own errors are of this kind too
+        except OSError as error:  # ssl's errors are OSErrors too
             raise MultiFDError(f"TLS cannot use {using}: {error.strerror or error}") from error
         return context
 
@@ -66,7 +66,7 @@ class TLSFiles:
 
 def _check_key(key: Path) -> None:
     status = key.stat()
-    # A key of root's that a group can read is how Debian's ssl-cert shares one.
+    # Debian's ssl-cert shares root's keys with a group, which can read them.
     allowed = 0o640 if status.st_uid == 0 else 0o600
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077 & ~allowed:
@@ -77,7 +77,7 @@ def _check_key(key: Path) -> None:
 
 
 def tls_context(address: Address, tls: TLSFiles | None, *, server: bool) -> ssl.SSLContext | None:
-    """Make the TLS context for `address`; None if it is not of the kind "tls".
+    """Return the TLS context for `address`; None if it is not of the kind "tls".
 
     Raises
     ------
