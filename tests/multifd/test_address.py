@@ -39,7 +39,7 @@ def test_an_address_is_read_and_written(text: str, address: Address, again: str)
 
 KINDS = "unix:PATH, tcp:HOST:PORT or tls:HOST:PORT"
 PORT = "a port from 1 to 65535"
-HOST = "the name or the number of a host"
+HOST = "a host name or an IP address"
 BRACKETS = "an IPv6 address in brackets"
 IN_BRACKETS = "an IPv6 address in the brackets"
 

@@ -143,9 +143,7 @@ class SavevmReader:
                 raise UnknownPartError(f"the configuration has an unknown subsection {name!r}")
         bits = found.target_page_bits
         if bits is not None and self.page_size != 1 << min(bits, 63):
-            raise SettingsError(
-                f"the guest's pages have 2**{bits} bytes; expected {self.page_size}: set --page-size"
-            )
+            raise SettingsError(f"the guest's pages have 2**{bits} bytes; expected {self.page_size}: set --page-size")
         return found
 
     def command(self) -> tuple[int, bytes]:

@@ -325,9 +325,7 @@ def _name(text: str) -> bytes:
 
 def _check_start(magic: int, version: int, hint: str = "") -> None:
     if magic != MAGIC:
-        raise MultiFDError(
-            f"{magic:#010x}; expected {MAGIC:#010x}, multifd's magic number{hint}", field="magic"
-        )
+        raise MultiFDError(f"{magic:#010x}; expected {MAGIC:#010x}, multifd's magic number{hint}", field="magic")
     if version != VERSION:
         raise MultiFDError(f"{version}; expected {VERSION}", field="version")
 
