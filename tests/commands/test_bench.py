@@ -737,7 +737,7 @@ def test_a_document_may_be_written_anew(file: Path, tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written_is_told_before_any_work(file: Path, arguments: tuple[str, ...]) -> None:
     result = bench(file, "--quick", *arguments)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == f"numcodecs-qpl: error: {arguments[1]} cannot be written: there is no folder no\n"
+    assert result.stderr == f"numcodecs-qpl: error: {arguments[1]} cannot be written: the folder no does not exist\n"
 
 
 def test_an_output_that_fails_leaves_what_was_there(

@@ -1,6 +1,6 @@
-"""The command ``numcodecs-qpl bench``: QPL beside other codecs, on the user's own data, in one run.
+"""The command ``numcodecs-qpl bench``: QPL and other codecs on the user's own data, in one run.
 
-``data``, ``sample``, ``store`` and ``filters`` have the chunks, ``contenders`` who works on them, ``measure`` how long
-each takes, ``verdict`` what follows from that, and ``table``, ``plot`` and ``document`` show it; ``run`` calls them in
-turn. Only ``table`` and ``progress`` need rich, only ``store`` and ``filters`` zarr, and only ``plot`` matplotlib.
+``run`` calls the other modules. ``data``, ``sample``, ``store`` and ``filters`` provide chunks, and ``contenders`` the
+codecs. ``measure`` times them, ``verdict`` draws conclusions, and ``table``, ``plot`` and ``document`` show them.
+Only ``table`` and ``progress`` need rich, only ``store`` and ``filters`` zarr, and only ``plot`` matplotlib.
 """

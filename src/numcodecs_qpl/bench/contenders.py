@@ -1,4 +1,4 @@
-"""The codecs measured: QPL with each of its containers on each path that can be used here, and its peers."""
+"""The measured codecs: QPL with each of its containers on each usable path, and other codecs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numcodecs_qpl.containers import ContainerName
 
 MOST_THREADS = 8
-"""Limit of the threads that share a chunk: Blosc's default."""
+"""Most threads that share a chunk: Blosc's default."""
 
 OURS = "QPL"
 """Family of this package."""
@@ -38,17 +38,17 @@ class Contender:
     Attributes
     ----------
     name : str
-        Name in tables and plots; no two are the same.
+        Unique name in tables and plots.
     call : str
         Python expression for the codec.
     family : {"QPL", "deflate", "zstd", "LZ4"}
-        Format. QPL, which is deflate, has a family of its own.
+        Family of formats. QPL writes deflate but has its own family.
     encode, decode : callable
-        The codec's functions: each takes a chunk and returns another.
+        The codec's functions: each takes a chunk and returns the result.
     path : {"hardware", "software"} or None
         Path setting for QPL.
     on : str
-        Engine of the work: "IAA", "emulated IAA" or "CPU".
+        Device that does the work: "IAA", "emulated IAA" or "CPU".
     container : {"gzip", "zlib", "deflate"} or None
         Container of QPL.
     threads : int
@@ -85,12 +85,12 @@ class Contender:
 
     @property
     def chain(self) -> str:
-        """Python expression for all of it: the codec, or shuffle and the codec."""
+        """Python expression for the codec, or for shuffle and the codec."""
         return self.call if self.shuffle is None else f"numcodecs.Shuffle(elementsize={self.shuffle}), {self.call}"
 
     @property
     def zarr_arguments(self) -> dict[int, str] | None:
-        """Arguments of `zarr.create_array` to write it, by zarr format; None if zarr has no codec for it."""
+        """Arguments of `zarr.create_array` for this codec, by zarr format; None if zarr does not have it."""
         if self.zarr3 is None:
             return None
         if self.shuffle is None:
@@ -113,14 +113,14 @@ class Contender:
 
     @property
     def judged(self) -> bool:
-        """True if it is compared with the others: one thread, not emulated, and not bare deflate.
+        """True if the codec can be recommended: one thread, not emulated, and not bare deflate.
 
-        Bare deflate has no checksum: damage may be read as data.
+        Bare deflate has no checksum, so damage may be read as data.
         """
         return self.threads == 1 and not self.emulated and self.container != "deflate"
 
     def settle(self) -> None:
-        """Change the process's settings to those of the codec."""
+        """Apply the codec's settings to the process."""
         set_threads(self.threads)
         if self.path is not None:
             set_path(self.path)
@@ -143,14 +143,14 @@ def settings_kept() -> Iterator[None]:
 
 
 def contenders(largest_chunk: int, item_sizes: Collection[int]) -> list[Contender]:
-    """All codecs that can be measured here.
+    """Return all codecs that can be measured on this machine.
 
     Parameters
     ----------
     largest_chunk : int
-        Bytes. Threads share a chunk only if it is more than one block.
+        Size in bytes. Threads share a chunk only if it has more than one block.
     item_sizes : collection of int
-        Bytes of the chunks' items, each size once. Without items of several bytes, nothing is shuffled.
+        Sizes of the chunks' items in bytes. Only items of several bytes are shuffled.
     """
     threads = 1
     if largest_chunk > QPL().block_size:
@@ -168,19 +168,19 @@ def contenders(largest_chunk: int, item_sizes: Collection[int]) -> list[Contende
 
 
 def _is_shuffled(one: Contender) -> bool:
-    """Return True if the codec is measured behind shuffle too."""
+    """Return True if the codec is also measured with shuffle."""
     return one.container == "gzip" or one.name in ("gzip 1", "zstd 1")
 
 
 def _paths() -> list[PathName]:
     in_force = path_in_force()
-    # A setting that names a path excludes the other one.
+    # A path setting other than "auto" excludes the other path.
     return ["hardware", "software"] if (in_force, get_path()) == ("hardware", "auto") else [in_force]
 
 
 def _qpl(path: PathName, label: str, threads: int) -> Iterator[Contender]:
     for container in CONTAINERS:
-        # Only gzip has an index, by which threads share the decoding too.
+        # Only gzip has an index, which threads need to share the decoding.
         for count in sorted({1, threads}) if container == "gzip" else [1]:
             codec = QPL(container=container)
             name = "QPL" + (f" {container}" if container != "gzip" else "")
@@ -215,7 +215,7 @@ def _peers(threads: int) -> Iterator[Contender]:
 
 
 def _blosc(threads: int, shuffle: str) -> Iterator[Contender]:
-    """Blosc, with its own shuffle or without ("noshuffle")."""
+    """Yield Blosc's codecs, with its own shuffle or without ("noshuffle")."""
     marks = [", no shuffle"] * (shuffle == "noshuffle") + [f", {threads} threads"] * (threads > 1)
     for name, family, cname, level in (("blosc lz4", "LZ4", "lz4", 5), ("blosc zstd 1", "zstd", "zstd", 1)):
         codec = numcodecs.Blosc(cname, level, getattr(numcodecs.Blosc, shuffle.upper()))

@@ -1,4 +1,4 @@
-"""Benchmark data: made here, the same on every machine, of the kinds that the codec is meant for."""
+"""Built-in benchmark data: generated, the same on every machine, and typical of the codec's use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def float32_field(size: int) -> bytes:
-    """A smooth two-dimensional field with noise, float32, rounded to 1/128: like a physical quantity on a grid."""
+    """Make a smooth two-dimensional float32 field with noise, rounded to 1/128, like a physical quantity on a grid."""
     rng = np.random.default_rng(20240301)
     side = int(np.ceil(np.sqrt(size / 4)))
     y, x = (axis / 256 for axis in np.ogrid[0:side, 0:side])
@@ -16,7 +16,7 @@ def float32_field(size: int) -> bytes:
 
 
 def int16_field(size: int) -> bytes:
-    """A slowly varying count with small noise, int16: like packed satellite data."""
+    """Make a slowly varying int16 count with small noise, like packed satellite data."""
     rng = np.random.default_rng(20240302)
     side = int(np.ceil(np.sqrt(size / 2)))
     y, x = (axis / 512 for axis in np.ogrid[0:side, 0:side])
@@ -25,7 +25,7 @@ def int16_field(size: int) -> bytes:
 
 
 def text(size: int) -> bytes:
-    """Words of a vocabulary of 4,000, their frequencies by Zipf's law, in lines: like a log."""
+    """Make lines of words from a vocabulary of 4,000, with frequencies by Zipf's law, like a log."""
     rng = np.random.default_rng(20240303)
     letters = np.frombuffer(b"etaoinshrdlucmfwypvbgkjqxz", np.uint8)
     weights = np.arange(26, 0, -1) / sum(range(27))
@@ -36,7 +36,7 @@ def text(size: int) -> bytes:
 
 
 DATA_SETS = {"float32 field": float32_field, "int16 field": int16_field, "text": text}
-"""Functions that make the first so many bytes of a data set, by its name."""
+"""Functions that make the first bytes of a data set, by its name."""
 
 DTYPES = {"float32 field": "<f4", "int16 field": "<i2", "text": "|u1"}
 """Their dtypes."""

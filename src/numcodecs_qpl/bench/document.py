@@ -15,7 +15,7 @@ from numcodecs_qpl.bench.verdict import Choice, Verdict
 
 
 def document(measured: Sequence[tuple[Measured, Verdict]]) -> dict[str, Any]:
-    """Everything that is known of a run: sizes in bytes, times in seconds, speeds in MB (10**6 bytes) a second."""
+    """Return all facts about a run: sizes in bytes, times in seconds, speeds in MB (10**6 bytes) per second."""
     return {
         "format": FORMAT,
         "host": host_facts(),
@@ -81,5 +81,5 @@ def write_document(path: Path, facts: dict[str, Any]) -> None:
 
 
 def as_json(facts: dict[str, Any]) -> str:
-    """The text of a document."""
+    """Return the text of a document."""
     return json.dumps(facts, indent=2) + "\n"

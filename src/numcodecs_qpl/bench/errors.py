@@ -2,4 +2,4 @@
 
 
 class BenchError(Exception):
-    """An expected failure, as a sentence for the user: what happened, and what to do."""
+    """An expected failure, with a message for the user: the fault, and what to do."""

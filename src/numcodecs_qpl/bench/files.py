@@ -1,4 +1,4 @@
-"""Files that the command writes: whole or not at all, and never over the user's data."""
+"""Output files of the command, written completely or not at all, and never over the user's data."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numcodecs_qpl.bench.errors import BenchError
 from numcodecs_qpl.files import write_whole
 
 FORMAT = "numcodecs-qpl bench 1"
-"""First value of a document. The number goes up when a value in it changes its meaning or its place."""
+"""First value of a document. The number increases when a value changes its meaning or its place."""
 
 BEGINNING = f'{{\n  "format": "{FORMAT.rpartition(" ")[0]}'
 
 
 def check_output(path: Path) -> None:
-    """Find before the work what would make `write_output` fail after it.
+    """Check, before the work, that `write_output` can write the file.
 
     Raises
     ------
@@ -24,13 +24,13 @@ def check_output(path: Path) -> None:
     """
     folder = path.parent
     if not folder.is_dir():
-        raise BenchError(f"{path} cannot be written: there is no folder {folder}")
+        raise BenchError(f"{path} cannot be written: the folder {folder} does not exist")
     if path.is_dir() or not os.access(folder, os.W_OK):
         raise BenchError(f"{path} cannot be written: it is a folder, or {folder} is read-only")
 
 
 def check_document(path: Path) -> None:
-    """Refuse to write over a file that is not a document: it may be the user's data, given in the wrong place.
+    """Refuse to overwrite a file that is not a document: it may be the user's data, given in the wrong place.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def check_document(path: Path) -> None:
 
 
 def write_output(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` make the file whole or not at all, by `write_whole`.
+    """Write the file with `write`, completely or not at all (`write_whole`).
 
     Raises
     ------

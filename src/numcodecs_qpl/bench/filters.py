@@ -1,4 +1,4 @@
-"""The filters of a zarr array, which a chunk passes before the codec. It needs zarr."""
+"""The filters of a zarr array, which are applied before the codec. This module needs zarr."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from zarr.codecs.numcodecs import Shuffle
 from numcodecs_qpl.bench.sample import Chunk, as_items
 
 ITEMS = {2: "u2", 4: "u4", 8: "u8", 16: "c16"}
-"""By size: numbers that every codec takes."""
+"""Number types that every codec accepts, by size in bytes."""
 
 Apply = Callable[[Chunk], Chunk]
-"""Takes the values of a chunk, in its shape, and returns what the codec gets."""
+"""Function of a chunk's values, in its shape, that returns the codec's input."""
 
 
 def filters_of(array: zarr.Array[Any]) -> tuple[Apply, list[str]]:
-    """Return what applies the array's filters to a chunk, and sentences on them.
+    """Return a function that applies the array's filters to a chunk, and remarks on them.
 
-    A shuffle that comes last and fits the items is not applied: it is what the rows with shuffle measure, and no chunk
-    is to be shuffled twice.
+    A final shuffle with the items' size is not applied: the rows with shuffle measure it, and a chunk must not be
+    shuffled twice.
     """
     remarks = []
     if array.serializer is not None and not isinstance(array.serializer, BytesCodec):
@@ -56,16 +56,16 @@ def filters_of(array: zarr.Array[Any]) -> tuple[Apply, list[str]]:
 
 
 def _name(codec: Any) -> str:
-    """As the metadata has it."""
+    """Return a codec's name in the metadata."""
     return str(codec.codec_id if isinstance(codec, numcodecs.abc.Codec) else codec.to_dict()["name"])
 
 
 def _split(array: zarr.Array[Any]) -> tuple[Sequence[Any], numcodecs.Shuffle | None]:
-    """The filters before a final shuffle, and that."""
+    """Return the filters before a final shuffle, and the shuffle or None."""
     if array.metadata.zarr_format == 2:
         *before, last = array.filters or [None]
         return (before, last) if isinstance(last, numcodecs.Shuffle) else (array.filters, None)
-    # In format 3 shuffle works on bytes, and stands before the compressor.
+    # In format 3, shuffle works on bytes and comes before the compressor.
     first = next(iter(array.compressors), None)
     if not isinstance(first, Shuffle):
         return array.filters, None
@@ -79,7 +79,7 @@ def _filtered(array: zarr.Array[Any], filters: Sequence[Any], chunk: Chunk) -> C
         return as_items(chunk)
     if not filters:
         return as_items(chunk)
-    # In format 3 zarr itself writes the chunk, without a compressor, into an array of its own.
+    # In format 3, zarr applies the filters when it writes the chunk to a temporary array without a compressor.
     store: dict[str, Any] = {}
     alone = zarr.create_array(
         store,

@@ -1,4 +1,4 @@
-"""Facts about the host of a measurement: machine, versions, and the path that QPL runs on."""
+"""Facts about the host of a measurement: machine, versions, and QPL's path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numcodecs_qpl.host.devices import devices, path_names
 
 
 def cpu_model() -> str:
-    """Name of the processor, or its architecture if Linux does not show the name."""
+    """Return the name of the processor, or its architecture if Linux does not show the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
@@ -26,7 +26,7 @@ def cpu_model() -> str:
 
 
 def host_facts() -> dict[str, Any]:
-    """Facts about the host, for JSON."""
+    """Return facts about the host, for JSON."""
     return {
         "cpu": cpu_model(),
         "cpus": usable_cpus(),
@@ -45,13 +45,13 @@ def host_facts() -> dict[str, Any]:
 
 
 def path_facts() -> dict[str, str]:
-    """Path setting, path in force, and its name for users."""
+    """Return the path setting, the path in force, and its name for users."""
     path = _core.path_in_force()
     return {"setting": get_path(), "in_force": path, "name": path_names(devices())[path]}
 
 
 def host_text() -> str:
-    """One line about the host."""
+    """Return one line about the host."""
     facts = host_facts()
     cpus = facts["cpus"]
     return f"{facts['cpu']}, {cpus} CPU{'s' * (cpus != 1)}; {_core.engine_versions()}, {path_facts()['name']}"

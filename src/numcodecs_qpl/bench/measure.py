@@ -1,4 +1,4 @@
-"""Times of each codec for the chunks of a sample."""
+"""Timing of each codec on the chunks of a sample."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MB = 10**6
 GB = 10**9
 
 Announce = Callable[[str, int], None]
-"""Is called with the next codec's name and the number of turns in all."""
+"""Callback with the next codec's name and the total number of turns."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Measured:
     ----------
     sample : Sample
     results : list of Result
-        The codecs were measured in turns, round after round.
+        Results of codecs that were measured alternately, in rounds.
     left_out : dict
-        Codecs that failed on a device, by name, with the reason.
+        Reasons of the codecs that failed on a device, by name.
     """
 
     sample: Sample
@@ -83,7 +83,7 @@ class Measured:
 
     @property
     def noise(self) -> float:
-        """Typical difference between rounds: the median over all times of their relative median deviation."""
+        """Typical relative difference between rounds: the median of all times' relative median deviations."""
         return median(_deviation(times.wall) for result in self.results for times in (result.encode, result.decode))
 
 
@@ -95,16 +95,16 @@ def _deviation(seconds: list[float]) -> float:
 def measure(
     sample: Sample, everyone: list[Contender], *, seconds: float, least_rounds: int, announce: Announce
 ) -> Measured:
-    """Have every codec encode and decode the sample, in turns, for about so many seconds.
+    """Encode and decode the sample with all codecs, alternately, for about the given number of seconds.
 
-    The first round is not counted: it compares the chunks.
+    The first round compares the chunks and is not timed.
 
     Raises
     ------
     BenchError
         If a decoded chunk differs from the original, or if a codec other than QPL on a device fails.
     QplError
-        If a device is lost on the way.
+        If a device is lost during the run.
     """
     results: list[Result] = []
     left_out: dict[str, str] = {}
@@ -115,7 +115,7 @@ def measure(
         try:
             results.append(_checked(contender, sample))
         except QplError as error:
-            # A device may refuse work. Wrong data from it is an error.
+            # A device may refuse work. Wrong data from a device is an error.
             if contender.path != "hardware" or isinstance(error, CorruptDataError):
                 raise BenchError(f"{contender.name} failed: {error}") from error
             left_out[contender.name] = str(error)
@@ -127,7 +127,7 @@ def measure(
             announce(result.contender.name, len(everyone) + rounds * len(order))
             result.contender.settle()
             _time(result, sample.chunks)
-        order.append(order.pop(0))  # so that no codec always runs after the same one
+        order.append(order.pop(0))  # another codec begins each round
     return Measured(sample, results, left_out)
 
 
@@ -160,6 +160,6 @@ def _time(result: Result, chunks: list[Chunk]) -> None:
 
 
 def _use_up(contender: Contender, encoded: list[Any], item_sizes: list[int]) -> None:
-    """Decode each chunk and keep none: each result reuses the memory of the one before, as in a program's loop."""
+    """Decode each chunk and drop the result, so that the next one reuses its memory, as in a program's loop."""
     for stored, item_size in zip(encoded, item_sizes, strict=True):
         contender.read(stored, item_size)

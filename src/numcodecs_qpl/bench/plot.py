@@ -1,4 +1,4 @@
-"""The results as a picture: ratio against speed, one panel for encoding and one for decoding. It needs matplotlib."""
+"""Plot of the results: ratio against speed, with a panel for encoding and one for decoding. It needs matplotlib."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ STYLES = {
     "zstd": ("#009E73", "s", 36, "zstd, alone and in Blosc"),
     "LZ4": ("#56B4E9", "^", 44, "LZ4, alone and in Blosc"),
 }
-"""Colour, marker, its area and the name of each family. The colours are Okabe and Ito's, which colour-blind people can
-distinguish; shapes differ, too."""
+"""Colour, marker, marker area and name of each family. The colours are Okabe and Ito's, which colour-blind people can
+distinguish. The shapes differ, too."""
 
 OPERATIONS = ("encode", "decode")
 
 LOGARITHMIC = 8
-"""Largest ratio over the smallest from which its axis is logarithmic."""
+"""Quotient of the largest and the smallest ratio from which the axis is logarithmic."""
 
 MARK = 7
-"""Half the width of a point's place, in pixels."""
+"""Half the width of a point, in pixels."""
 
 PANEL = (7.0, 5.2)
 """Inches of a panel."""
@@ -45,7 +45,7 @@ Done = Sequence[tuple[Measured, Verdict]]
 
 
 def save(path: Path, done: Done) -> None:
-    """Draw the results into a file of the format that its suffix names.
+    """Draw the results to a file, in the format of its suffix.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def save(path: Path, done: Done) -> None:
 
 
 def figure(done: Done) -> Figure:
-    """The picture: a row for each data set, with two panels."""
+    """Return the picture: a row with two panels for each data set."""
     rows = len(done)
     picture = Figure(figsize=(2 * PANEL[0], rows * PANEL[1] + 1.2), layout="constrained")
     canvas = FigureCanvasAgg(picture)
@@ -68,7 +68,7 @@ def figure(done: Done) -> Figure:
             _draw_panel(axes, measured, operation)
     picture.suptitle(f"Ratio and speed of codecs, one thread each unless it says otherwise\n{host_text()}", fontsize=12)
     picture.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-    # The room for labels is known only after the layout of everything else.
+    # The space for labels is known only after the layout of all other parts.
     canvas.draw()  # type: ignore[no-untyped-call]
     picture.set_layout_engine("none")
     for panels, (measured, _) in zip(grid, done, strict=True):
@@ -116,18 +116,18 @@ def _draw_panel(axes: Axes, measured: Measured, operation: str) -> None:
 
 
 def _shown(measured: Measured) -> list[Result]:
-    """Results with a point. QPL's other containers have none: they would lie on top of gzip."""
+    """Return the results to plot, without QPL's other containers: their points would cover gzip's."""
     return [result for result in measured.results if result.contender.gzip or not result.contender.ours]
 
 
 def _points(results: Sequence[Result], operation: str) -> list[tuple[float, float]]:
-    """Speed and ratio of each."""
+    """Return the speed and ratio of each result."""
     every = [result.figures() for result in results]
     return [(one.encode if operation == "encode" else one.decode, one.ratio) for one in every]
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Corners of the steps through the points of the Pareto front, from the fastest."""
+    """Return the corners of the step line through the points of the Pareto front, from the fastest."""
     corners: list[tuple[float, float]] = []
     for speed, ratio in sorted(points, reverse=True):
         if not corners:
@@ -138,14 +138,14 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _label_points(axes: Axes, measured: Measured, operation: str, canvas: FigureCanvasAgg) -> None:
-    """Write the codec's name beside each point, free of points and other labels."""
+    """Write the codec's name beside each point, without overlapping points or other labels."""
     results = _shown(measured)
     points = _points(results, operation)
     at = axes.transData.transform(points)
     taken = [Bbox.from_bounds(x - MARK, y - MARK, 2 * MARK, 2 * MARK) for x, y in at]
     panel = axes.get_window_extent().padded(-2)
     to_points = 72 / axes.figure.dpi
-    # QPL's labels take their places first.
+    # QPL's labels are placed first.
     for index in sorted(range(len(points)), key=lambda index: not results[index].contender.ours):
         contender = results[index].contender
         label = axes.annotate(

@@ -62,7 +62,7 @@ def run(wishes: Wishes) -> None:
     Raises
     ------
     BenchError
-        If anything fails; above all, if a decoded chunk differs from the original.
+        If any step fails, or a decoded chunk differs from the original.
     """
     try:
         with settings_kept():

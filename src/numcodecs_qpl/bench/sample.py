@@ -1,4 +1,4 @@
-"""Chunks to measure: of a file, or made here. Those of a zarr store come from `numcodecs_qpl.bench.store`.
+"""Chunks to measure, from a file or generated. `numcodecs_qpl.bench.store` has those of a zarr store.
 
 A sample is spread evenly over the data and fits into memory.
 """
@@ -24,10 +24,10 @@ from numcodecs_qpl.containers.beginnings import GZIP, ZSTANDARD
 MIB = 1 << 20
 
 CHUNK_SIZE = MIB
-"""Bytes of a chunk where the data has no chunks of its own."""
+"""Bytes of a chunk, for data without chunks."""
 
 MOST = 256 * MIB
-"""Bytes of the largest sample, and so of the largest chunk."""
+"""Upper limit of a sample in bytes, and so of a chunk."""
 
 NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -39,7 +39,7 @@ NPY_HEADERS = {
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 SMALL = 64 << 10
-"""Bytes of data below which a call takes longer than the codec's work."""
+"""Bytes below which the overhead of a call exceeds the codec's work."""
 
 COMPRESSED = {
     GZIP: ("gzip", "gzip -dc {file} > {content}"),
@@ -60,18 +60,18 @@ Chunk = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Sample:
-    """Chunks to measure, and the data that they are from.
+    """Chunks to measure, and facts about the whole data.
 
     Attributes
     ----------
     name : str
         Name of the data, for titles.
     chunks : list of ndarray
-        One-dimensional and contiguous, as the codec gets them. Shuffle uses their item size.
+        Input of the codec: one-dimensional and contiguous. Shuffle uses the item size.
     total_chunks, total_bytes : int
         Size of the whole data, uncompressed.
     notes : tuple of str
-        Sentences on parts that were left out, and on other surprises.
+        Sentences on omitted parts, and other remarks.
     """
 
     name: str
@@ -105,12 +105,12 @@ class Sample:
 
 
 def name_of(path: Path) -> str:
-    """Last part of a path, with bytes that are not UTF-8 replaced."""
+    """Return the last part of a path, with bytes that are not UTF-8 replaced."""
     return os.fsencode(path.absolute().name).decode(errors="replace")
 
 
 def size_text(size: int) -> str:
-    """A number of bytes in KiB or MiB."""
+    """Format a number of bytes in KiB or MiB."""
     for unit, name in ((MIB, "MiB"), (1 << 10, "KiB")):
         if size >= unit:
             return f"{size / unit:.4g} {name}"
@@ -118,7 +118,7 @@ def size_text(size: int) -> str:
 
 
 def _decimal(size: int) -> str:
-    """A number of bytes in kB or MB, units of 1000, as speeds have them."""
+    """Format a number of bytes in kB or MB, in units of 1000 as for speeds."""
     for unit, name in ((10**6, "MB"), (10**3, "kB")):
         if size >= unit:
             return f"{size / unit:,.1f} {name}"
@@ -130,10 +130,11 @@ def _bytes(size: int) -> str:
 
 
 def spread(count: int) -> Iterator[int]:
-    """Every index below `count` once, in an order whose every prefix is spread evenly.
+    """Yield every index below `count` once, in an order in which every prefix is spread evenly.
 
-    The steps are those of the golden section. The gaps in a prefix have at most three sizes, close to each other (the
-    three-gap theorem). Repeated halving would be as even, but in step with an array of, say, eight chunks in a row.
+    The step is the golden section. The gaps in a prefix have at most three similar sizes (the three-gap theorem).
+    Repeated halving would be as even, but would always hit the same columns of an array with, say, eight chunks in a
+    row.
     """
     seen: set[int] = set()
     at = 0.0
@@ -146,7 +147,7 @@ def spread(count: int) -> Iterator[int]:
 
 
 def as_items(array: npt.NDArray[Any]) -> Chunk:
-    """`array` flat, in its order of memory, as numbers that every codec takes."""
+    """Return `array` flat, in its memory order, as numbers that every codec accepts."""
     flat = array.reshape(-1, order="A")
     if flat.dtype.kind in "biufc":
         return flat
@@ -156,7 +157,7 @@ def as_items(array: npt.NDArray[Any]) -> Chunk:
 
 
 def made_here(sample_size: int, chunk_size: int) -> list[Sample]:
-    """Built-in data sets, of `sample_size` bytes each."""
+    """Make the built-in data sets, of `sample_size` bytes each."""
     count = max(1, sample_size // chunk_size)
     samples = []
     for name, make in DATA_SETS.items():
@@ -173,12 +174,12 @@ def _as_dtype(piece: Chunk, dtype: str) -> Chunk:
 
 
 def of_file(path: Path, sample_size: int, chunk_size: int) -> Sample:
-    """Pieces of a file: of the array in a .npy file, and of the bytes of any other file.
+    """Take pieces of a file: of the array in a .npy file, or of the bytes of another file.
 
     Raises
     ------
     BenchError
-        If it cannot be read, is compressed, or has nothing to measure.
+        If the file cannot be read, is compressed, or has no data.
     """
     try:
         mode = path.stat().st_mode
@@ -230,7 +231,7 @@ def _of_npy(path: Path) -> Chunk:
             shape, _, dtype = NPY_HEADERS[np.lib.format.read_magic(file)](file)
         except OSError:
             raise
-        except Exception as error:  # NumPy 2.4 lets through errors of Python's parser, too
+        except Exception as error:  # NumPy 2.4 also raises errors of Python's parser
             raise BenchError(
                 f"{path} is not a .npy file, or its header is damaged. To measure its bytes, rename it"
             ) from error

@@ -1,4 +1,4 @@
-"""Chunks of a zarr store, as its codec gets them: whole, after the store's filters. It needs zarr."""
+"""Chunks of a zarr store, complete and after the store's filters, like the codec's input. It needs zarr."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from numcodecs_qpl.bench.filters import Apply, filters_of
 from numcodecs_qpl.bench.sample import MOST, Chunk, Sample, name_of, size_text, spread
 
 MOST_LOOKS = 4096
-"""Limit of the chunks that are read in search of stored ones."""
+"""Most chunks that are read to find stored ones."""
 
 
 @dataclass
 class _Arrays:
-    """Arrays of a store to measure, each with its filters, and sentences on them."""
+    """Arrays of a store to measure, each with its filters, and remarks on them."""
 
     arrays: list[tuple[str, zarr.Array[Any], Apply]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     remarks: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, name: str, array: zarr.Array[Any]) -> None:
-        """Add an array, or a note on why it is left out."""
+        """Add an array, or a note with the reason for its omission."""
         if np.dtype(array.dtype).hasobject or array.dtype.kind == "T":
             self.notes.append(f"{name} is left out: it holds objects or text of variable length.")
         elif array.size == 0:
@@ -44,17 +44,17 @@ class _Arrays:
 
 
 def of_store(path: Path, sample_size: int) -> Sample:
-    """Chunks of the zarr array in the folder `path`, or of all arrays of the group there.
+    """Take chunks of the zarr array in the folder `path`, or of all arrays of the group there.
 
-    Chunks of fill values only are left out: zarr does not store them.
+    Chunks with only fill values are left out: zarr does not store them.
 
     Raises
     ------
     BenchError
-        If it cannot be read or has nothing to measure.
+        If the store cannot be read or has no data.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about formats and codecs of a store that is only read
+        warnings.simplefilter("ignore")  # about formats and codecs; the store is only read
         try:
             found = _open(path)
             return _sample(path, found, sample_size)
@@ -117,13 +117,13 @@ def _sample(path: Path, found: _Arrays, sample_size: int) -> Sample:
 
 
 def _chunk(name: str, array: zarr.Array[Any], at: tuple[np.intp, ...]) -> Chunk | None:
-    """Values of the chunk at that place of the grid; None if it holds only fill values."""
+    """Return the values of the chunk at that place of the grid; None if all are fill values."""
     region = tuple(
         slice(int(i) * size, min(length, (int(i) + 1) * size))
         for i, size, length in zip(at, array.chunks, array.shape, strict=True)
     )
     fill = np.zeros((), array.dtype) if array.fill_value is None else np.asarray(array.fill_value, array.dtype)
-    # In the store, a chunk at the edge is padded.
+    # The store pads a chunk at the edge.
     chunk = np.full(array.chunks, fill, array.dtype, order=array.order)
     try:
         chunk[tuple(slice(0, part.stop - part.start) for part in region)] = array[region]

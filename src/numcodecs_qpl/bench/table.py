@@ -1,4 +1,4 @@
-"""The results as text: a table, and what follows from it."""
+"""Printing of the results: a table, and the conclusions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RULED = Box("    \n    \n -  \n    \n    \n    \n    \n    \n", ascii=True)
 """A line below the head, and a space between columns."""
 
 LONG_WAIT = 0.1
-"""Seconds of waiting for each second of work, from which on a busy machine is reported."""
+"""Seconds of waiting per second of work from which on the machine is reported as busy."""
 
 LEGEND = (
     "MB, GB: 10**6, 10**9 uncompressed bytes. Speeds are medians. CPU: CPU time of the whole process. front: no other "
@@ -49,13 +49,13 @@ def show(measured: Measured, verdict: Verdict) -> None:
 
 
 def announce(sample: Sample) -> None:
-    """Print what is measured next."""
+    """Print the name of the next sample."""
     for line in ("", str(sample), *sample.notes):
         print(wrapped(line), flush=True)
 
 
 def introduce() -> None:
-    """Print the lines that hold for all samples."""
+    """Print the lines that apply to all samples."""
     print(wrapped(f"On {host_text()}."))
     print(wrapped("Codecs take turns, with one thread unless their row says otherwise. Every chunk is compared."))
     if not isal_is_installed():
@@ -106,14 +106,14 @@ def _below(measured: Measured) -> Iterator[str]:
 
 
 def _waiting(measured: Measured) -> float:
-    """Seconds of waiting for a CPU for each second of work, of other codecs than QPL in one thread."""
+    """Return the seconds of waiting for a CPU per second of work, for codecs other than QPL in one thread."""
     every = [result for result in measured.results if result.contender.threads == 1 and not result.contender.ours]
     times = [one for result in every for one in (result.encode, result.decode)]
     return sum(sum(one.wall) for one in times) / sum(sum(one.cpu) for one in times) - 1
 
 
 def _done_otherwise(measured: Measured) -> Iterator[str]:
-    """Sentences on blocks that a device left to software."""
+    """Yield sentences on blocks that a device left to software."""
     for result in measured.results:
         for reason, blocks in result.counts["fallback"].items() if result.counts else ():
             yield f"{result.contender.name}: {blocks:,} blocks were done in software ({reason})."

@@ -1,6 +1,6 @@
-"""Recommendation of a codec, by rules that are written down: pure functions of what was measured.
+"""Recommendation of a codec, by the rules in `RULES`: pure functions of the measured figures.
 
-``numcodecs-qpl bench --help`` prints the rules, `RULES`.
+``numcodecs-qpl bench --help`` prints the rules.
 """
 
 from __future__ import annotations
@@ -10,34 +10,34 @@ from functools import partial
 from typing import NamedTuple
 
 STORES = {100: "a network or an object store", 1000: "a local disk"}
-"""Speeds of a store in MB/s that a codec is chosen for, and examples of such a store."""
+"""Speeds of a store in MB/s, with examples. A codec is chosen for each speed."""
 
 CLOSE = 0.05
-"""Difference of time or speed that is noise on most machines: codecs within it are called as good."""
+"""Relative difference of time or speed that is noise on most machines: codecs within it count as equally good."""
 
 REFERENCE = "gzip 1"
-"""Codec that QPL is compared with: most programs that write gzip chunks use it or a slower level."""
+"""Codec to compare QPL with: most programs that write gzip chunks use it or a slower level."""
 
 SHUFFLED = "shuffle + "
-"""Prefix in the name of a codec whose data is shuffled first."""
+"""Prefix of the name of a codec with shuffle."""
 
 SHUFFLED_GZIP = "gzip, shuffle allowed"
-"""Rule for gzip chunks whose readers can undo shuffle."""
+"""Name of the rule for gzip chunks whose readers can undo shuffle."""
 
 GZIP_READERS = {
     "gzip": "any gzip must be able to read what you write",
     SHUFFLED_GZIP: "what you write must be gzip and its readers can undo shuffle, as zarr can",
 }
-"""Readers of the chunks, by rule."""
+"""Requirements of the chunks' readers, by rule."""
 
 LEAST_SAVING = 0.05
-"""Fraction of the bytes that the smallest result must save for compression to be worth anything."""
+"""Fraction of the bytes that the smallest result must save. Below it, no codec is recommended."""
 
 ENOUGH = 2 / 3
 """Fraction of the smallest result's saving that a codec must reach to be chosen."""
 
 MOST_RIVALS = 2
-"""Codecs that are named beside the choice as being as good."""
+"""Most codecs to name as equally good."""
 
 RULES = f"""\
 front    A codec is off the front if another one has at least its ratio, is
@@ -92,7 +92,7 @@ class Figures(NamedTuple):
 
     @property
     def saving(self) -> float:
-        """Fraction of the bytes that it saves."""
+        """Fraction of the bytes that the codec saves."""
         return 1 - 1 / self.ratio
 
     @property
@@ -107,15 +107,15 @@ class Choice(NamedTuple):
     Attributes
     ----------
     rule : str
-        Its name in `RULES`, with the store's speed.
+        Name in `RULES`, with the store's speed.
     best : Figures
         The codec of the least cost by the rule.
     usable : Figures or None
-        The same among those that zarr can use; None if there is none.
+        The codec of the least cost that zarr can use; None without one.
     close : Figures or None
-        QPL's best, if it is as good as `usable` and not the same.
+        QPL's best result, if it is as good as `usable` and another codec.
     rivals : tuple of Figures
-        Others that zarr can use and that are as good as `usable`, the best first.
+        Other codecs that zarr can use and that are as good as `usable`, the best first.
     """
 
     rule: str
@@ -126,7 +126,7 @@ class Choice(NamedTuple):
 
     @property
     def is_ours(self) -> bool:
-        """True if zarr should use QPL by this rule, or if QPL is as good."""
+        """True if the rule chooses QPL for zarr, or QPL is as good."""
         return self.close is not None or (self.usable is not None and self.usable.ours)
 
 
@@ -136,11 +136,11 @@ class Verdict(NamedTuple):
     Attributes
     ----------
     front : tuple of str
-        Names of the codecs on the Pareto front: no other one beats them in all of ratio, encoding and decoding.
+        Names of the codecs on the Pareto front: no other codec is better in all of ratio, encoding and decoding.
     choices : tuple of Choice
-        Empty if nothing is worth choosing.
+        Empty if no codec saves enough.
     sentences : tuple of str
-        The same as sentences, the most important first.
+        The conclusions as sentences, the most important first.
     """
 
     front: tuple[str, ...]
@@ -149,7 +149,7 @@ class Verdict(NamedTuple):
 
 
 def judge(everyone: Sequence[Figures], noise: float = 0) -> Verdict:
-    """Apply the rules to codecs of one thread, at least one of which makes gzip.
+    """Apply the rules to codecs in one thread. At least one of them must write gzip.
 
     Parameters
     ----------
@@ -169,30 +169,30 @@ def judge(everyone: Sequence[Figures], noise: float = 0) -> Verdict:
 
 
 def beats(one: Figures, other: Figures, tolerance: float = CLOSE) -> bool:
-    """Return True if `one` is nowhere worse than `other`, and somewhere better by more than the tolerance."""
+    """Return True if `one` is not worse than `other` in any figure, and better in one by more than the tolerance."""
     pairs = [(one.ratio, other.ratio), (one.encode, other.encode), (one.decode, other.decode)]
     return all(a >= b for a, b in pairs) and any(a > b * (1 + tolerance) for a, b in pairs)
 
 
 def front(everyone: Sequence[Figures], tolerance: float = CLOSE) -> tuple[str, ...]:
-    """Names of the codecs that no other one beats."""
+    """Return the names of the codecs on the Pareto front."""
     return tuple(one.name for one in everyone if not any(beats(other, one, tolerance) for other in everyone))
 
 
 def store_seconds(one: Figures, store: float) -> float:
-    """Seconds to encode a GB, write it to a store of so many MB/s, read it back and decode it."""
+    """Return the seconds to encode a GB, write it to a store of `store` MB/s, read it back and decode it."""
     return 1000 * (1 / one.encode + 1 / one.decode + 2 / (one.ratio * store))
 
 
 def plain_seconds(store: float) -> float:
-    """Seconds to write a GB to a store of so many MB/s and read it back, without a codec."""
+    """Return the seconds to write a GB to a store of `store` MB/s and read it back, without a codec."""
     return 2 * 1000 / store
 
 
 def choose(
     rule: str, candidates: Sequence[Figures], cost: Callable[[Figures], float], tolerance: float = CLOSE
 ) -> Choice:
-    """Choose the candidate of the least cost among those that save enough, and name those that are as good."""
+    """Choose the candidate of the least cost among those that save enough, and list the equally good ones."""
     most = max(one.saving for one in candidates)
     enough = sorted((one for one in candidates if one.saving >= min(most, ENOUGH * most)), key=cost)
     in_zarr = [one for one in enough if one.codec]
@@ -211,7 +211,7 @@ def _choices(everyone: Sequence[Figures], tolerance: float) -> Iterator[Choice]:
     gzip = [one for one in everyone if one.gzip]
     for rule, candidates in (("gzip", [one for one in gzip if not one.shuffle]), (SHUFFLED_GZIP, gzip)):
         yield choose(rule, candidates, partial(store_seconds, store=min(STORES)), tolerance)
-    yield choose("CPU", everyone, lambda one: one.cpu)  # CPU time does not have the noise of the clock
+    yield choose("CPU", everyone, lambda one: one.cpu)  # CPU time is less noisy than elapsed time
 
 
 def _store_rule(speed: int) -> str:
@@ -257,7 +257,7 @@ def _headline(choice: Choice, *gzip: Choice) -> str:
 
 
 def _named(choice: Choice, text: Callable[[Figures], str]) -> str:
-    """Codecs that a rule chooses, each with its figures by `text`."""
+    """Return the codecs that a rule chooses, each with its figures by `text`."""
     words = f"{choice.best.name}, {text(choice.best)}"
     if choice.usable is not None and choice.usable is not choice.best:
         words += f"; zarr has no codec for it, and of those that it has {choice.usable.name}, {text(choice.usable)}"
@@ -282,7 +282,7 @@ def _in_cpu_time(one: Figures) -> str:
 
 
 def _our_place(everyone: Sequence[Figures], tolerance: float) -> Iterator[str]:
-    """QPL's place: on the front or behind which codecs, and its figures relative to gzip's."""
+    """Yield QPL's place, on the front or behind other codecs, and its figures relative to gzip's."""
     for ours in (one for one in everyone if one.ours and one.gzip):
         reference = SHUFFLED * ours.shuffle + REFERENCE
         gzip = next((one for one in everyone if one.name == reference), None)
@@ -309,7 +309,7 @@ def _speed(ours: float, theirs: float, tolerance: float) -> str:
 
 
 def short(value: float) -> str:
-    """`value` with two significant digits or more; never a zero that stands for less."""
+    """Format `value` with two significant digits or more, so that a small value never becomes 0."""
     if value >= 10:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
