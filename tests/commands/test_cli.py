@@ -283,7 +283,7 @@ def test_info_says_that_this_build_has_no_libqpl(setting: str) -> None:
 def test_there_is_nothing_to_probe_without_libqpl() -> None:
     result = run("info", "--probe")
     assert result.returncode == 1
-    assert result.stderr.startswith("numcodecs-qpl: error: there is nothing to probe: this build has no libqpl")
+    assert result.stderr.startswith("numcodecs-qpl: error: no device can be probed: this build has no libqpl")
     assert entry(result.stdout, "libqpl") == "not in this build"
 
 

@@ -650,7 +650,7 @@ def test_info_never_calls_the_emulated_iaa_an_iaa() -> None:
     assert done.returncode == 0
     text = " ".join(done.stdout.split())
     assert "path in force emulated IAA (a device that Linux does not show)" in text
-    assert text.count("32 of 32 blocks done on hardware, and right") == 4
+    assert text.count("32 of 32 blocks done on hardware, and correct") == 4
     facts = json.loads(info("--json").stdout)
     assert facts["path"]["in_force"] == "hardware"
     assert facts["summary"] == "Blocks run on an emulated IAA (a device that Linux does not show)."

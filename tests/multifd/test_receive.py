@@ -821,26 +821,26 @@ WRONG_NUMBERS = ["", " 1", "1_0", "+1", "\u0664", "9" * 5000]
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--channels", "0"], "'0' is not a whole number of channels from 1 to 255"),
-        (["--channels", "256"], "'256' is not a whole number of channels from 1 to 255"),
-        (["--channels", "two"], "'two' is not a whole number of channels from 1 to 255"),
+        (["--channels", "0"], "invalid number '0': expected a whole number of channels from 1 to 255"),
+        (["--channels", "256"], "invalid number '256': expected a whole number of channels from 1 to 255"),
+        (["--channels", "two"], "invalid number 'two': expected a whole number of channels from 1 to 255"),
         (["--listen", "tcp:a..b:1"], "invalid address 'tcp:a..b:1'"),
         (["--listen", "tcp:ä..b:1"], "invalid address 'tcp:ä..b:1'"),
         (["--listen", "udp:1"], "invalid address 'udp:1'"),
         (["--listen", "tcp:host:65536"], "invalid address 'tcp:host:65536'"),
-        (["--timeout", "0"], "'0' is not a number of seconds above 0"),
-        (["--max-device-state", "0"], "'0' is not a whole number of MiB from 1 to 1048576"),
-        (["--max-device-state", "2.5"], "'2.5' is not a whole number of MiB from 1 to 1048576"),
-        (["--timeout", "nan"], "'nan' is not a number of seconds above 0"),
+        (["--timeout", "0"], "invalid number '0': expected a number of seconds above 0"),
+        (["--max-device-state", "0"], "invalid number '0': expected a whole number of MiB from 1 to 1048576"),
+        (["--max-device-state", "2.5"], "invalid number '2.5': expected a whole number of MiB from 1 to 1048576"),
+        (["--timeout", "nan"], "invalid number 'nan': expected a number of seconds above 0"),
         (["--uuid", "1234"], "invalid UUID value: '1234'"),
         (["--format", "hdf5"], "invalid choice: 'hdf5'"),
         (["--page-size", "1000"], "page_size is 1000; it must be a power of two"),
         *[
-            (["--page-size", text], f"{text!r} is not a whole number of bytes from 1 to 524288")
+            (["--page-size", text], f"invalid number {text!r}: expected a whole number of bytes from 1 to 524288")
             for text in WRONG_NUMBERS
         ],
         *[
-            (["--channels", text], f"{text!r} is not a whole number of channels from 1 to 255")
+            (["--channels", text], f"invalid number {text!r}: expected a whole number of channels from 1 to 255")
             for text in WRONG_NUMBERS
         ],
         (["--listen", "tls::1"], "--listen cannot be tls:HOST:PORT for receive"),

@@ -260,7 +260,7 @@ class Wrong(NamedTuple):
         *[Wrong("version", u32(version), "version: .*; expected 3") for version in (0, 2, 4, TOP)],
         *[Wrong("configuration", bytes([kind]), "a section of type 0x") for kind in (0, 5, 6, 0x7E, 0xFF)],
         *[Wrong("configuration", bytes([kind]), "has not been started") for kind in (2, 3)],
-        *[Wrong("machine length", u32(size), f"a length of {size} ; expected at most 256") for size in (257, TOP)],
+        *[Wrong("machine length", u32(size), f"a length of {size}; expected at most 256") for size in (257, TOP)],
         Wrong("machine", b"pc-q35\x05" + named(b"configuration/x") + u32(1), "has a part 'configuration/x'"),
         Wrong("machine", b"pc-q35\x05" + named(b"configuration/capabilities") + u32(1) + u32(TOP), "a length of"),
         Wrong("return path", b"\x08" + struct.pack(">HH", 3, 16) + bytes(16), "the source has postcopy-ram turned on"),
@@ -304,10 +304,7 @@ class Wrong(NamedTuple):
         Wrong("end", b"\x04", "the device '.*', version .*, comes before guest memory|ended|is not UTF-8"),
         *[Wrong("page", u64(at | PAGE_RECORD), "offset: .* is beyond") for at in (LENGTH, 2**63, 2**64 - PAGE)],
         *[Wrong("fill", u64(at | ZERO | CONTINUE), "offset: .* is beyond") for at in (LENGTH, 2**64 - PAGE)],
-        *[
-            Wrong("page block", named(name), "ramblock: unknown RAM block")
-            for name in (b"", b"n", b"m\0", b"x" * 255)
-        ],
+        *[Wrong("page block", named(name), "ramblock: unknown RAM block") for name in (b"", b"n", b"m\0", b"x" * 255)],
         Wrong("page block", named(b"\xc3"), "is not UTF-8"),
         Wrong("eof", b"\x01", "before the description of the device state"),
         Wrong("description", b"\x05", "before the description of the device state"),

@@ -282,8 +282,8 @@ def test_a_guest_without_a_uuid_is_refused_where_others_may_come_from_the_same_h
     ("more", "message"),
     [
         (["--stats", "f"], "--stats is for a relay of one migration"),
-        (["--max-migrations", "0"], "'0' is not a whole number of migrations from 1 to 1000"),
-        (["--max-bandwidth", "0"], "'0' is not a number of Mbit/s above 0"),
+        (["--max-migrations", "0"], "invalid number '0': expected a whole number of migrations from 1 to 1000"),
+        (["--max-bandwidth", "0"], "invalid number '0': expected a number of Mbit/s above 0"),
         (["--listen", "unix:/nowhere/{a,b}", "--connect", "tcp::{1-3}"], "stands for 3 addresses, and --listen for 2"),
         (["--listen", "unix:/nowhere/{a,b}", "--connect", "unix:/nowhere/{c,b}"], "/b are the same socket"),
         (["--listen", "unix:/nowhere/{a,b}", "--connect", "unix:/nowhere/{b,a}"], "/b are the same socket"),

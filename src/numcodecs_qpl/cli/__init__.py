@@ -29,11 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments = _parser().parse_args(argv)
             return int(arguments.run(arguments))
         finally:
-            sys.stdout.flush()  # now, while its failure can still be reported
+            sys.stdout.flush()  # flush here, where a failure can still be reported
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
-        # stdout takes no more, and Python's own flush at exit must not fail, too.
+        # stdout is broken, and Python's own flush at exit must not fail as well.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)

@@ -26,11 +26,11 @@ def add_bench(commands: Commands) -> None:
     """Describe ``numcodecs-qpl bench`` to argparse."""
     command = commands.add_parser(
         "bench",
-        help="measure QPL and the usual codecs on your data: ratio, speed, what to choose",
-        description="Measure QPL, with each container on each path that can be used here, and the\n"
-        "codecs of numcodecs and ISA-L's gzip, some of them after shuffle: ratio, speed\n"
-        "both ways and CPU time, on your own data. Then recommend a codec, which may be\n"
-        "another one than QPL. Every decoded chunk is compared bit for bit.\n"
+        help="measure codecs on your data, and recommend one",
+        description="Measure codecs on your own data: QPL with each container and usable path,\n"
+        "the codecs of numcodecs, and ISA-L's gzip, some of them after shuffle. Show\n"
+        "ratio, speed of encoding and decoding, and CPU time. Then recommend a codec,\n"
+        "QPL or another one. Every decoded chunk is compared bit for bit.\n"
         f"It needs more packages: {INSTALL}",
         epilog=f"rules of the recommendation:\n{_indented(RULES)}\n\n"
         + examples(
@@ -47,7 +47,7 @@ def add_bench(commands: Commands) -> None:
         type=Path,
         metavar="DATA",
         help="a file (the array of a .npy file, the bytes of any other), or the folder of a zarr array or group, whose "
-        "chunks are measured after its filters; default: two fields of numbers and a text that are made here",
+        "chunks are measured after its filters; default: two generated fields of numbers and a generated text",
     )
     how_long = command.add_mutually_exclusive_group()
     how_long.add_argument("--quick", action="store_true", help="a few seconds, on a small sample: rougher figures")

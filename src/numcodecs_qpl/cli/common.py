@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from numcodecs_qpl._core import QplError, get_threads, path_in_force
 
 if TYPE_CHECKING:
-    # Not at run time, where argparse's private class takes no parameter.
+    # For type checkers only: at run time, argparse's private class takes no parameter.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 PROGRAM = "numcodecs-qpl"
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
-"""Exit statuses. argparse itself exits with 2 if the command line is wrong; 130 is a shell's own for Ctrl-C."""
+"""Exit statuses. argparse itself exits with 2 if the command line is wrong; 130 is a shell's status for Ctrl-C."""
 
 NO_HARDWARE = "the hardware path cannot be used: no IAA is ready; unset NUMCODECS_QPL_PATH to use software"
 
@@ -24,17 +24,17 @@ EXIT_STATUS = "exit status: 0 for success, 1 for a failure, 2 for a wrong comman
 
 
 def examples(*arguments: str) -> str:
-    """Last lines of a ``--help``: one command line for each of `arguments`."""
+    """Return the last lines of a ``--help``: one command line for each of `arguments`."""
     return "\n  ".join(["examples:", *(f"{PROGRAM} {words}" for words in arguments)])
 
 
 def missing(*packages: str) -> list[str]:
-    """Names of the `packages` that are not installed."""
+    """Return the names of the `packages` that are not installed."""
     return [package for package in packages if importlib.util.find_spec(package) is None]
 
 
 def unusable_settings() -> str:
-    """Error message about the process's path and threads; empty if they are valid and can be followed."""
+    """Return an error message about the settings of path and threads; empty if they are valid and possible."""
     try:
         path_in_force()
         get_threads()

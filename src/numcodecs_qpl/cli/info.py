@@ -26,7 +26,7 @@ def add_info(commands: Commands) -> None:
     """Describe ``numcodecs-qpl info`` to argparse."""
     command = commands.add_parser(
         "info",
-        help="is there an IAA, is it used, and what to do next; versions, settings",
+        help="show IAAs, their use and the next step; versions and settings",
         description="Show if this machine has an IAA and uses it, and the next command if it does\n"
         "not. Then show versions, settings, and the accelerators and work queues that\n"
         "Linux knows.",
@@ -35,11 +35,11 @@ def add_info(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    command.add_argument("--verbose", action="store_true", help="show libqpl's answer to the search for a device, too")
+    command.add_argument("--verbose", action="store_true", help="also show libqpl's status for the search for a device")
     command.add_argument(
         "--probe",
         action="store_true",
-        help="run blocks on the devices, and fail unless every result is right; libqpl chooses the queues",
+        help="run blocks on the devices, and fail unless every result is correct; libqpl chooses the queues",
     )
     command.set_defaults(run=_info)
 
@@ -54,7 +54,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _facts() -> dict[str, Any]:
-    """Everything that `info` shows. "errors" are settings that are invalid or cannot be followed."""
+    """Return all facts that `info` shows. "errors" are settings that are invalid or impossible."""
     errors = []
     settings: dict[str, Any] = {"threads": None, "numa": None}
     for name, setting in (("threads", _core.get_threads), ("numa", _core.get_numa)):
@@ -93,7 +93,7 @@ def _facts() -> dict[str, Any]:
 
 
 def _summary(iaas: int, path: dict[str, Any], found: list[Device], *, listed: bool) -> str:
-    """Two or three sentences: IAAs of the machine, and the path in force."""
+    """Return two or three sentences: IAAs of the machine, and the path in force."""
     machine = f"{iaas} IAA{'s' * (iaas != 1)} in this machine"
     if path["in_force"] == "hardware":
         if found:
@@ -109,7 +109,7 @@ def _summary(iaas: int, path: dict[str, Any], found: list[Device], *, listed: bo
 
 
 def _use_advice(path: dict[str, Any]) -> list[str]:
-    """Steps without which this process cannot use a device that is ready."""
+    """Return the steps that this process needs to use a device that is ready."""
     if _core.libqpl_version() is None:
         return [_core.NO_LIBQPL]
     if path["setting"] == "software":
@@ -122,9 +122,9 @@ def _use_advice(path: dict[str, Any]) -> list[str]:
 
 
 def _probed(found: list[Device]) -> tuple[list[Trial], list[str]]:
-    """Trials of each kind of work, and their failures as sentences."""
+    """Return trials of each kind of work, and their failures as sentences."""
     if _core.libqpl_version() is None:
-        return [], [f"there is nothing to probe: {_core.NO_LIBQPL}"]
+        return [], [f"no device can be probed: {_core.NO_LIBQPL}"]
     try:
         trials = probe(sum(queue.may_open for device in found for queue in device.queues))
     except _core.QplError as error:
@@ -136,8 +136,8 @@ def _trial_text(trial: Trial) -> str:
     if trial.error:
         return f"{trial.work}: {trial.error}"
     if trial.wrong:
-        return f"{trial.work}: {trial.wrong} of {trial.blocks} blocks came out wrong"
-    return f"{trial.work}: {trial.on_hardware} of {trial.blocks} blocks done on hardware, and right"
+        return f"{trial.work}: {trial.wrong} of {trial.blocks} blocks have a wrong result"
+    return f"{trial.work}: {trial.on_hardware} of {trial.blocks} blocks done on hardware, and correct"
 
 
 def _installed_version(package: str) -> str | None:
@@ -185,7 +185,7 @@ def _text_of(facts: dict[str, Any], *, verbose: bool) -> str:
 
 
 def _top(facts: dict[str, Any]) -> Iterator[str]:
-    """Lines above all others: the summary and the next step."""
+    """Yield the first lines: the summary and the next step."""
     yield wrapped(facts["summary"])
     if facts["path"]["in_force"] != "hardware":
         for step in islice(_steps(facts), 1):
@@ -193,7 +193,7 @@ def _top(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _steps(facts: dict[str, Any]) -> Iterator[str]:
-    """All steps, in their order."""
+    """Yield all steps, in order."""
     yield from facts["advice"]
     for device in facts["devices"]:
         yield from (f"{device.dev}: {step}" for step in device_advice(device))

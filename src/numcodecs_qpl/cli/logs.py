@@ -1,4 +1,4 @@
-"""Log lines of a service: with a priority for systemd's journal, or with the time elsewhere."""
+"""Log lines of a service, with a priority for systemd's journal, else with the time."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import logging
 import os
 
 PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
-"""By level: the priority of syslog(3), as sd-daemon(3) has it in front of a line. Levels below have 7."""
+"""Priorities of syslog(3) by level, for the prefix of sd-daemon(3). Lower levels have 7."""
 STDERR = 2
 TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
 class JournalFormatter(logging.Formatter):
-    """Lines for the journal, which adds the time itself; each line of a message has the priority in front."""
+    """Formatter for the journal, which adds the time itself; each line of a message begins with the priority."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines of a record."""
@@ -21,7 +21,7 @@ class JournalFormatter(logging.Formatter):
 
 
 def configure(level: int = logging.INFO) -> None:
-    """Have all loggers write to stderr, from `level` on."""
+    """Configure all loggers to write to stderr, from `level` on."""
     handler = logging.StreamHandler()
     plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s", TIME)
     handler.setFormatter(JournalFormatter() if is_journal(STDERR) else plain)

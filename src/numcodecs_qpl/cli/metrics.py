@@ -1,4 +1,4 @@
-"""The sums of a service in Prometheus' terms. Needs prometheus-client."""
+"""Prometheus metrics of a service. This module needs prometheus-client."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ BOUNDS = (*map(str, DURATIONS), "+Inf")
 
 
 class ServiceCollector(Collector):
-    """Metrics of a service, read when they are asked for.
+    """Metrics of a service, computed for each request.
 
     Parameters
     ----------
     totals : Totals
-        Its sums.
+        Sums of the service.
     routes : mapping
         Labels that describe a route, by its name.
     """
@@ -37,17 +37,17 @@ class ServiceCollector(Collector):
         self._routes = routes
 
     def collect(self) -> Iterator[Metric]:
-        """Sum up once, so that all of a route's values are of one moment."""
+        """Take one snapshot, so that all values of a route belong to the same moment."""
         routes = self._totals.snapshot().routes
         yield self._info()
         yield _running(routes)
         yield _ended(routes)
         yield _durations(routes)
         for name, text, attribute in (
-            ("received_bytes", "Bytes that came from the sources, on all connections.", "bytes_in"),
-            ("sent_bytes", "Bytes that went to the next hop, on all connections.", "bytes_out"),
+            ("received_bytes", "Bytes received from the sources, on all connections.", "bytes_in"),
+            ("sent_bytes", "Bytes sent to the next hop, on all connections.", "bytes_out"),
             ("packets", "Packets of pages that were passed on.", "packets"),
-            ("refused_connections", "Connections that were turned away.", "refused"),
+            ("refused_connections", "Connections that were refused.", "refused"),
         ):
             counter = CounterMetricFamily(f"{RELAY}_{name}", text, labels=["route"])
             for route, totals in routes.items():
@@ -57,7 +57,7 @@ class ServiceCollector(Collector):
         yield from _blocks()
 
     def _info(self) -> Metric:
-        info = InfoMetricFamily(f"{RELAY}_route", "What a route does.", labels=["route"])
+        info = InfoMetricFamily(f"{RELAY}_route", "Methods and addresses of a route.", labels=["route"])
         for route, labels in self._routes.items():
             info.add_metric([route], dict(labels))
         return info
@@ -72,7 +72,7 @@ def registry(totals: Totals, routes: Mapping[str, Mapping[str, str]]) -> Collect
 
 
 def _running(routes: Mapping[str, RouteTotals]) -> Metric:
-    gauge = GaugeMetricFamily(f"{RELAY}_migrations_running", "Migrations that run.", labels=["route"])
+    gauge = GaugeMetricFamily(f"{RELAY}_migrations_running", "Running migrations.", labels=["route"])
     for route, totals in routes.items():
         gauge.add_metric([route], totals.running)
     return gauge
@@ -115,7 +115,7 @@ def _pages(routes: Mapping[str, RouteTotals]) -> Metric:
 
 
 def _blocks() -> Iterator[Metric]:
-    """Yield what this process has done, on all routes."""
+    """Yield the counts of this process, over all routes."""
     done = _core.stats()
     blocks = CounterMetricFamily(
         "numcodecs_qpl_blocks",
@@ -128,7 +128,7 @@ def _blocks() -> Iterator[Metric]:
     yield blocks
     fallback = CounterMetricFamily(
         "numcodecs_qpl_fallback_blocks",
-        "Blocks that a device did not do and software did instead, by libqpl's name of the reason.",
+        "Blocks that software did instead of a device, by libqpl's name of the reason.",
         labels=["reason"],
     )
     for reason, count in done["fallback"].items():

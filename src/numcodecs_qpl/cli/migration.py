@@ -1,4 +1,4 @@
-"""Options, messages and signals that the commands for migrations share."""
+"""Common options, messages and signals of the commands for migrations."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ METHODS = [method.value for method in MultiFDCompression]
 
 
 class Terminated(BaseException):
-    """SIGTERM came, or SIGHUP, as from a terminal that was closed.
+    """SIGTERM or SIGHUP (a closed terminal) has come.
 
     Attributes
     ----------
     status : int
-        The exit status: a shell's own for the signal.
+        Exit status: a shell's status for the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -55,7 +55,7 @@ def add_huffman(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--huffman",
         choices=list(HUFFMAN),
-        help="Huffman tables of qpl: fixed, as QEMU's own (the default), or dynamic: smaller and slower",
+        help="Huffman tables of qpl: fixed, as in QEMU (the default), or dynamic: smaller output, slower",
     )
 
 
@@ -80,9 +80,9 @@ def tls_files(
     also: bool = False,
     verify_peer: bool = True,
 ) -> TLSFiles | None:
-    """Return the files of the TLS options if an address is of the kind "tls", or `also` something else needs them.
+    """Return the files of the TLS options if an address is of the kind "tls", or `also` is true.
 
-    Options without effect are misuse.
+    Options without effect are a usage error.
     """
     files = (arguments.tls_cert, arguments.tls_key, arguments.tls_ca)
     wanted = [str(address) for address in addresses if address.kind == "tls"] + ["--listen systemd-tls"] * also
@@ -108,8 +108,8 @@ def add_timeouts(command: argparse.ArgumentParser, passed: str) -> None:
         type=whole_number("seconds", MAX_LINK_SECONDS),
         default=120,
         metavar="S",
-        help="end when the other host has acknowledged nothing, or taken nothing, on a tcp or tls connection for S "
-        f"seconds, 1 to {MAX_LINK_SECONDS} (default: 120)",
+        help="end when the other host has acknowledged or accepted nothing on a tcp or tls connection for S seconds, "
+        f"1 to {MAX_LINK_SECONDS} (default: 120)",
     )
 
 
@@ -127,12 +127,12 @@ def add_listen(command: argparse.ArgumentParser) -> None:
 def add_page_size(command: argparse.ArgumentParser) -> None:
     """Describe ``--page-size``."""
     command.add_argument(
-        "--page-size", type=page_size, default=4096, metavar="BYTES", help="of the guest (default: 4096)"
+        "--page-size", type=page_size, default=4096, metavar="BYTES", help="the guest's page size (default: 4096)"
     )
 
 
 def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """For argparse: `parse`, whose ValueError is the message."""
+    """Return `parse` for argparse: the text of its ValueError is the message."""
 
     def parse_argument(text: str) -> T:
         try:
@@ -144,30 +144,30 @@ def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
 
 
 def whole_number(unit: str, most: int) -> Callable[[str], int]:
-    """For argparse: a number of `unit` from 1 to `most`."""
+    """Return a parser for argparse: a whole number of `unit` from 1 to `most`."""
 
     def parse(text: str) -> int:
         if re.fullmatch("[0-9]{1,9}", text) and 1 <= int(text) <= most:
             return int(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {unit} from 1 to {most}")
+        raise argparse.ArgumentTypeError(f"invalid number {text!r}: expected a whole number of {unit} from 1 to {most}")
 
     return parse
 
 
 def positive(unit: str) -> Callable[[str], float]:
-    """For argparse: a number of `unit` above 0."""
+    """Return a parser for argparse: a number of `unit` above 0."""
 
     def parse(text: str) -> float:
         with contextlib.suppress(ValueError):
             if 0 < float(text) < float("inf"):
                 return float(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} above 0")
+        raise argparse.ArgumentTypeError(f"invalid number {text!r}: expected a number of {unit} above 0")
 
     return parse
 
 
 def page_size(text: str) -> int:
-    """For argparse: the size of a page."""
+    """Parse the size of a page, for argparse."""
     size = whole_number("bytes", PACKET_SIZE)(text)
     try:
         pages_in_packet(size)
@@ -180,14 +180,14 @@ def page_size(text: str) -> int:
 
 
 def check_path(command: argparse.ArgumentParser) -> None:
-    """Report a setting that cannot be followed before the listener opens, not with the first page.
+    """Check the settings before the listener opens, so that the first page does not fail.
 
-    A wrong environment variable is misuse.
+    An invalid environment variable is a usage error.
 
     Raises
     ------
     MultiFDError
-        If the hardware path is asked for and cannot be used.
+        If the path setting is "hardware" and hardware cannot be used.
     """
     try:
         check_settings()
@@ -198,29 +198,28 @@ def check_path(command: argparse.ArgumentParser) -> None:
 
 
 def say_refused(reason: str) -> None:
-    """Say why a connection was turned away."""
+    """Print the reason of a refused connection."""
     _tell(f"refused a connection: {reason}")
 
 
 def warn(text: str) -> None:
-    """Say a warning."""
+    """Print a warning."""
     _tell(f"warning: {text}")
 
 
 def _tell(line: str) -> None:
-    with contextlib.suppress(OSError):  # a migration goes on without its log
+    with contextlib.suppress(OSError):  # a migration continues without its log
         print(line, file=sys.stderr, flush=True)
 
 
 class Signals:
-    """Has the first SIGINT, SIGTERM or SIGHUP end the command as an error does, by an exception.
+    """Signal handling: the first SIGINT, SIGTERM or SIGHUP ends the command by an exception, like an error.
 
-    The first signal waits until `check` or `let_come` is called, so that what is made before can be cleaned up. Later
-    signals are ignored: they would interrupt the cleaning up. So is a signal that the process was started to ignore
-    (nohup).
+    The first signal waits until `check` or `let_come` is called, so that everything can be cleaned up. Later signals
+    are ignored, because they would interrupt the cleanup. A signal that was ignored at the start (nohup) stays ignored.
 
-    Not by the thread's signal mask: NumPy's libraries have threads, which take the signal then, and Python handles it
-    in the main thread all the same.
+    The thread's signal mask cannot do this: the threads of NumPy's libraries take the signal, and Python then handles
+    it in the main thread.
     """
 
     def __init__(self) -> None:
@@ -239,12 +238,12 @@ class Signals:
             signal.signal(number, handler)
 
     def let_come(self) -> None:
-        """Raise as `check` does when the first signal comes, or now if it came."""
+        """Raise as `check` does when the first signal comes, or immediately if it has come."""
         self._waits = False
         self.check()
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt (SIGINT) or `Terminated` if a signal came."""
+        """Raise KeyboardInterrupt (SIGINT) or `Terminated` if a signal has come."""
         if self._first is not None:
             raise KeyboardInterrupt if self._first == signal.SIGINT else Terminated(self._first)
 
@@ -256,7 +255,7 @@ class Signals:
 
 
 def progress(text: Callable[[], str]) -> AbstractContextManager[Any]:
-    """Show `text` on a terminal, anew four times a second, if rich is installed."""
+    """Show `text` on a terminal, updated four times a second, if rich is installed."""
     if not sys.stderr.isatty() or missing("rich"):
         return contextlib.nullcontext()
     from rich.console import Console

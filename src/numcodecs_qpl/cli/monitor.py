@@ -1,7 +1,7 @@
-"""Serves what a service has done over HTTP: ``/metrics`` for Prometheus, ``/status`` as JSON.
+"""HTTP server for the state of a service: ``/metrics`` for Prometheus, ``/status`` as JSON.
 
-Both are read at the moment that they are asked for. A status file would be written again and again, and would go on to
-say "running" after a crash.
+Both are computed for each request. A status file would have to be written continually, and would still show "running"
+after a crash.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 NO_NAME = ("", 0)
-"""The address of a client, in wsgiref's terms: nothing is made of it."""
+"""Placeholder for the address of a client, which wsgiref requires and this module does not use."""
 RETRY_SECONDS = 0.2
 SILENT_SECONDS = 2.0
-"""Time after which a client that sends nothing is dropped: another one waits meanwhile."""
+"""Time after which a silent client is dropped, because other clients wait meanwhile."""
 OF_THE_PROCESS = ("path", "blocks", "cpu_seconds")
-"""Statistics of a relay that are not of its migration alone."""
+"""Statistics of a relay that belong to the process, not to one migration."""
 
 _log = logging.getLogger(__name__)
 
 
 class Monitor:
-    """Serves ``/metrics`` and ``/status`` until it is closed.
+    """Server of ``/metrics`` and ``/status``.
 
-    It answers one request at a time, in one thread. So clients cannot take threads that migrations need.
+    It answers one request at a time, in one thread, so clients cannot use up threads that migrations need.
 
     Parameters
     ----------
@@ -49,12 +49,12 @@ class Monitor:
     totals : Totals
         The sums of the service.
     routes : mapping
-        What describes a route, by its name, as ``{"out": {"from": "none", "to": "qpl"}}``.
+        Description of each route, by its name, as ``{"out": {"from": "none", "to": "qpl"}}``.
 
     Attributes
     ----------
     address : Address
-        Where it listens.
+        Address of the listener.
 
     Raises
     ------
@@ -71,11 +71,11 @@ class Monitor:
         self.address = self._listener.address
         self._server = _Server(self.address, _application(totals, routes))
         self._closing = threading.Event()
-        # A daemon: a client that sends a byte now and then must not keep the process.
+        # A daemon thread: a slow client must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start to answer requests."""
         start(self._thread)
 
     def close(self) -> None:
@@ -89,19 +89,19 @@ class Monitor:
         while not self._closing.is_set():
             try:
                 sock = self._listener.accept()
-            except OSError:  # it was closed, or there is no room for another file
+            except OSError:  # the listener was closed, or the limit of open files is reached
                 self._closing.wait(RETRY_SECONDS)
                 continue
             try:
                 self._server.finish_request(sock, NO_NAME)
-            except Exception:  # of any kind: the next request may be a better one
+            except Exception:  # any error: the next request may succeed
                 _log.debug("a request for metrics failed", exc_info=True)
             finally:
                 self._server.shutdown_request(sock)
 
 
 class _Server(WSGIServer):
-    """What wsgiref's handler asks its server for; connections come from elsewhere."""
+    """Server object that wsgiref's handler requires; `Monitor` accepts the connections."""
 
     def __init__(self, address: Address, application: WSGIApplication) -> None:
         super().__init__(NO_NAME, _Handler, bind_and_activate=False)
@@ -115,7 +115,7 @@ class _Handler(WSGIRequestHandler):
     timeout = SILENT_SECONDS
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002, its name in the base class
-        """Log nothing: a request every few seconds is what is expected."""
+        """Log nothing: requests come every few seconds."""
 
 
 def _application(totals: Totals, routes: Mapping[str, Mapping[str, str]]) -> WSGIApplication:
@@ -138,14 +138,15 @@ def _application(totals: Totals, routes: Mapping[str, Mapping[str, str]]) -> WSG
 
 
 def status(totals: Totals, routes: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Return what a service has done and does, for JSON.
+    """Return the state of a service, for JSON.
 
     Returns
     -------
     dict
-        ``"draining"``: it takes no new migration; ``"path"`` in force; ``"blocks"`` as `numcodecs_qpl.stats` returns
-        them; ``"routes"``: by name, what describes a route, the sums over its migrations, and its ``"last_failure"``;
-        ``"migrations"``: those that run, each with its ``"number"``, its ``"route"`` and its statistics.
+        ``"draining"``: true if no new migration is accepted; ``"path"`` in force; ``"blocks"`` as in
+        `numcodecs_qpl.stats`; ``"routes"``: by name, the description of a route, the sums over its migrations,
+        and its ``"last_failure"``; ``"migrations"``: the running ones, each with its ``"number"``, its ``"route"`` and
+        its statistics.
     """
     snapshot = totals.snapshot()
     return {

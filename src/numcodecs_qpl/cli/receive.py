@@ -39,10 +39,11 @@ def add_receive(commands: Commands) -> None:
     """Describe ``numcodecs-qpl receive`` to argparse."""
     command = commands.add_parser(
         "receive",
-        help="take a live migration of QEMU and keep the guest's memory",
-        description="Take one incoming multifd migration of QEMU (7.2 to 11), of any compression method, as a\n"
-        "destination would, and write the guest's memory to files or to a zarr group, with the device\n"
-        "state as it came and a manifest. The manifest comes last: without it DIR is not complete.",
+        help="receive a live migration of QEMU and store the guest's memory",
+        description="Receive one multifd migration of QEMU (7.2 to 11), with any compression method,\n"
+        "like a destination. Write the guest's memory to files or to a zarr group, with\n"
+        "the unchanged device state and a manifest. The manifest comes last: without it\n"
+        "DIR is not complete.",
         epilog=examples(
             "receive --listen unix:/run/m.sock --channels 4 --output guest",
             "receive --listen tcp:10.0.0.2:4444 --channels 4 --output guest --format zarr",
@@ -69,7 +70,7 @@ def add_receive(commands: Commands) -> None:
         "--like",
         type=Path,
         metavar="EARLIER",
-        help="an earlier snapshot of the guest, of the format zarr: chunks of memory that are equal become hard links",
+        help="an earlier snapshot of the guest, of the format zarr: equal chunks of memory become hard links",
     )
     command.add_argument(
         "--timeout",
@@ -81,7 +82,7 @@ def add_receive(commands: Commands) -> None:
     command.add_argument(
         "--uuid",
         type=UUID,
-        help="accept only the guest with this uuid (QEMU's -uuid; all zeros where it was given none)",
+        help="accept only the guest with this uuid (QEMU's -uuid; all zeros without that option)",
     )
     command.add_argument(
         "--max-device-state",

@@ -39,26 +39,28 @@ def add_send(commands: Commands) -> None:
     command = commands.add_parser(
         "send",
         help="restore a guest that was received, into a QEMU that waits for it",
-        description="Send a guest that `numcodecs-qpl receive` has kept to a QEMU that was started with -incoming.\n"
-        "Nothing is sent before all of FOLDER has been checked, and it is not a success before the QEMU\n"
-        "has confirmed that it has loaded everything. FOLDER stays as it is.",
+        description="Send a guest that `numcodecs-qpl receive` has stored to a QEMU that was started\n"
+        "with -incoming. Nothing is sent before all of FOLDER has been checked. The\n"
+        "command succeeds when the QEMU has confirmed that it has loaded everything.\n"
+        "FOLDER does not change.",
         epilog=examples(
             "send guest --connect unix:/run/in.sock",
             "send guest --connect tcp:10.0.0.2:4444 --channels 4 --method zstd",
         )
-        + "\nThe QEMU needs the machine type, the memory and the devices that are printed, and its disks as they\n"
-        "were when the guest was stopped. For N channels, turn on its capability multifd and set\n"
-        "multifd-channels to N and multifd-compression to METHOD.",
+        + "\nThe QEMU needs the machine type, the memory and the devices that are printed,\n"
+        "and its disks as they were when the guest was stopped. For N channels, turn on\n"
+        "its capability multifd, and set multifd-channels to N and multifd-compression\n"
+        "to METHOD.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("folder", type=Path, metavar="FOLDER", help="what receive has written")
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="the output folder of receive")
     add_connect(command)
     command.add_argument(
         "--channels",
         type=_channels,
         default=0,
         metavar="N",
-        help="the QEMU's multifd-channels, 1 to 255, or 0 (the default) if it has multifd turned off",
+        help="the QEMU's multifd-channels, 1 to 255, or 0 (the default) if its multifd is off",
     )
     command.add_argument(
         "--method", choices=METHODS, default="none", help="the QEMU's multifd-compression (default: none)"
