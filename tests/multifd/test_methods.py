@@ -206,7 +206,7 @@ def test_a_packet_of_another_method_than_agreed_is_an_error(agreed: str, came: s
     if agreed == came:
         check_method(params, FLAGS[agreed])
         return
-    with pytest.raises(MultiFDError, match=f"of method '{came}'; agreed is '{agreed}'") as caught:
+    with pytest.raises(MultiFDError, match=f"of method '{came}'; expected '{agreed}'") as caught:
         check_method(params, FLAGS[agreed])
     assert caught.value.field == "flags"
 
@@ -215,7 +215,7 @@ def test_a_packet_of_another_method_than_agreed_is_an_error(agreed: str, came: s
 @pytest.mark.parametrize("normal", [[], [0]])
 def test_every_method_looks_at_the_flag_before_it_reads(method: str, normal: list[int]) -> None:
     target = Target()
-    with pytest.raises(MultiFDError, match=f"agreed is '{method}'") as caught:
+    with pytest.raises(MultiFDError, match=f"expected '{method}'") as caught:
         Link(method).receive(target.block, b"", normal, flags=wire.FLAG_UADK)
     assert caught.value.field == "flags"
     assert target.untouched([])

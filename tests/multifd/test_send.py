@@ -187,7 +187,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "another format": ("raw", lambda guest: change(guest, format="tar"), "is damaged, or of"),
     "a flipped bit": ("raw", lambda guest: flip(guest / "m.bin", 5 * PAGE), "RAM block 'm' .* is damaged"),
     "a bit among zeros": ("raw", lambda guest: flip(guest / "m.bin", 15 << 20), "RAM block 'm' .* is damaged"),
-    "a short file": ("raw", lambda guest: (guest / "m.bin").write_bytes(b"short"), "has 5 bytes; expected are"),
+    "a short file": ("raw", lambda guest: (guest / "m.bin").write_bytes(b"short"), "has 5 bytes; expected"),
     "no file": ("raw", lambda guest: (guest / "pc.bios.bin").unlink(), "pc.bios.bin is missing"),
     "device state": ("raw", lambda guest: flip(guest / "device-state.bin", 50), "device-state.bin is damaged"),
     "less device state": (

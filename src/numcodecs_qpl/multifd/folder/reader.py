@@ -116,7 +116,7 @@ class RawBlock(StoredBlock):
         size = os.fstat(self._file.fileno()).st_size
         if size != self.used_length:
             self.close()
-            raise MultiFDError(f"{folder / raw_file(self.name)} has {size} bytes; expected are {self.used_length}")
+            raise MultiFDError(f"{folder / raw_file(self.name)} has {size} bytes; expected {self.used_length}")
 
     def _read(self, chunk: int) -> NDArray[np.uint8] | None:
         start = chunk * CHUNK_PAGES * self.page_size
