@@ -261,7 +261,9 @@ class Wrong(NamedTuple):
         *[Wrong("configuration", bytes([kind]), "a section of type 0x") for kind in (0, 5, 6, 0x7E, 0xFF)],
         *[Wrong("configuration", bytes([kind]), "has not been started") for kind in (2, 3)],
         *[Wrong("machine length", u32(size), f"a length of {size}; expected at most 256") for size in (257, TOP)],
-        Wrong("machine", b"pc-q35\x05" + named(b"configuration/x") + u32(1), "has an unknown subsection 'configuration/x'"),
+        Wrong(
+            "machine", b"pc-q35\x05" + named(b"configuration/x") + u32(1), "has an unknown subsection 'configuration/x'"
+        ),
         Wrong("machine", b"pc-q35\x05" + named(b"configuration/capabilities") + u32(1) + u32(TOP), "a length of"),
         Wrong("return path", b"\x08" + struct.pack(">HH", 3, 16) + bytes(16), "the source has postcopy-ram turned on"),
         *[

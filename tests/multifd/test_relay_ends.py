@@ -428,4 +428,4 @@ def test_a_new_main_connection_is_not_taken_by_a_migration_that_ends(folder: Pat
         assert read_whole(late) == b""
     ends.close()
     runner.join(PATIENCE)
-    assert refused == ["it came too late"] * 2
+    assert refused == ["the migration has ended"] * 2

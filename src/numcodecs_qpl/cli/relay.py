@@ -31,17 +31,18 @@ if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
 
 MAX_MIGRATIONS = 16
-"""Migrations at one time, unless told otherwise."""
+"""Default of the most migrations at one time."""
 
 
 def add_relay(commands: Commands) -> None:
     """Describe ``numcodecs-qpl relay`` to argparse."""
     command = commands.add_parser(
         "relay",
-        help="stand between two QEMUs, and recode the pages of a migration on their way",
-        description="Take the connections of one multifd migration, open the same onward, and recode each packet\n"
-        "from one compression method to another. With a relay on each host, two QEMUs that know only\n"
-        "'none' migrate over a link that carries 'qpl'. At the end one line of JSON says what was done.",
+        help="relay a migration between two QEMUs, and recode its pages",
+        description="Accept the connections of one multifd migration, open the same connections\n"
+        "onward, and recode each packet from one compression method to another. With a\n"
+        "relay on each host, two QEMUs that know only 'none' migrate over a link that\n"
+        "carries 'qpl'. At the end the relay prints its statistics as a line of JSON.",
         epilog=examples(
             "relay --listen unix:/run/out.sock --connect tcp:10.0.0.2:4444 --from none --to qpl",
             "relay --listen tcp:10.0.0.2:4444 --connect unix:/run/in.sock --from qpl --to none",

@@ -24,14 +24,14 @@ BYTES_PER_MBIT = 1_000_000 / 8
 
 
 class Plan:
-    """Makes the listeners and the relays that the options describe.
+    """Factory of the listeners and the relays that the options describe.
 
     Parameters
     ----------
     arguments : argparse.Namespace
-        The options. A wrong one is misuse.
+        The options. An invalid one is a usage error.
     command : argparse.ArgumentParser
-        Reports misuse.
+        Reports usage errors.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Plan:
         return Listener(route.listen, self._tls, access)
 
     def description(self, route: Route) -> dict[str, str]:
-        """Return what a route does, for its metrics and its status."""
+        """Return the description of a route, for its metrics and its status."""
         return {"onward": str(route.onward), "from": self._arguments.decode, "to": self._arguments.encode}
 
     def relay(self, route: Route, warned: Callable[[str], None]) -> Relay:
@@ -104,12 +104,12 @@ class Plan:
         )
 
     def reload_tls(self) -> None:
-        """Read the TLS files again, for the connections onward of the migrations that begin from now on.
+        """Read the TLS files again, for the connections onward of later migrations.
 
         Raises
         ------
         MultiFDError
-            If they cannot be used; those that were read before stay in use.
+            If they cannot be used. The old ones then stay in use.
         """
         self._context = tls_context(self._example, self._tls, server=False)
 

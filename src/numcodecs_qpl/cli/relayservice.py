@@ -1,4 +1,4 @@
-"""``numcodecs-qpl relay --serve``: a relay that stays."""
+"""``numcodecs-qpl relay --serve``: a relay of many migrations."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def run_service(plan: Plan, max_migrations: int, metrics: Address | None) -> int
 
 
 def _use_one_heap() -> None:
-    """Have all threads take memory from one heap.
+    """Make all threads use one heap.
 
-    By default glibc gives threads several heaps and keeps what becomes free in each. The memory of a relay then grew by
-    7 MB over 320 migrations; with one heap it stayed within 0.2 MB (glibc 2.36).
+    By default glibc gives threads several heaps, and keeps free memory in each. The memory of a relay then grew by 7 MB
+    over 320 migrations. With one heap it stayed within 0.2 MB (glibc 2.36).
     """
     with contextlib.suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
@@ -103,14 +103,14 @@ def _reload(plan: Plan, listeners: list[Listener]) -> None:
 
 
 class _Status:
-    """Tells systemd how many migrations run."""
+    """Reporter of the number of running migrations to systemd."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._told = -1
 
     def tell(self) -> None:
-        """Send the number if it is another one than before."""
+        """Send the number if it has changed."""
         count = self._service.running()
         if count != self._told:
             notify(STATUS=f"migrations that run: {count}")
@@ -118,7 +118,7 @@ class _Status:
 
 
 class _Signals:
-    """Has the first SIGTERM or SIGINT call `drain`, the second one raise Terminated, and each SIGHUP call `reload`.
+    """Signal handling: the first SIGTERM or SIGINT calls `drain`, the second raises Terminated, SIGHUP calls `reload`.
 
     Signals wait until `check` is called.
     """
@@ -140,7 +140,7 @@ class _Signals:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Do what the signals that have come ask for."""
+        """Act on the signals that have come."""
         while self._waiting:
             number = self._waiting.popleft()
             if number == signal.SIGHUP:

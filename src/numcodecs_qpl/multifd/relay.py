@@ -1,17 +1,17 @@
-"""Stands between two QEMUs, or between a QEMU and another relay, and recodes the pages on their way.
+"""Relaying of a migration between two QEMUs, or between a QEMU and another relay, and recoding of its pages.
 
-One thread connects to the next hop for each connection that comes, and no other thread waits for it. The main channel
-passes unchanged both ways. Each packet of a multifd channel is decoded with one method and encoded with another. A
-thread has one direction of one connection: it reads a packet, then writes it. So memory holds one packet of each
-channel, however slow the far side is.
+One thread connects to the next hop for each incoming connection, and no other thread waits for it. The main channel
+passes unchanged in both directions. Each packet of a multifd channel is decoded with one method and encoded with
+another. A thread serves one direction of one connection: it reads a packet, then writes it. So memory holds one packet
+of each channel, however slow the far side is.
 
-QEMU writes a SYNC to each channel before it tells the main channel, and a destination that has been told waits for the
-SYNCs, in QEMU 7.2 for ever. So a migration that fails here ends in this order: the main channel; then each channel,
-after all that the source has sent on it.
+QEMU writes a SYNC to each channel before it writes the end of the round to the main channel. A destination that has
+read this end waits for the SYNCs, in QEMU 7.2 for ever. So a failed migration ends in this order: first the main
+channel, then each multifd channel, after all bytes that the source has sent on it.
 
-The relay does not break a multifd channel before the source has closed it. A source's QEMU 7.2 or 10.0 whose channel
-breaks while it sets up the migration may wait for that channel for ever, and can never migrate again. So a relay that
-fails goes on to take the channels that come, and drops what it cannot pass on.
+The relay does not break a multifd channel before the source has closed it. A source's QEMU 7.2 or 10.0 may wait for ever
+for a channel that broke, and can never migrate again. So a failed relay goes on to take channels, and drops the bytes
+that it cannot pass on.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from numcodecs_qpl.multifd.transport.silence import Silence
 from numcodecs_qpl.multifd.transport.throttle import Throttle
 
 MAIN = "main"
-PIECE = 64 * 1024  # bytes that are passed on at a time where nothing is recoded
-TICK = 0.1  # seconds between two looks at whether a signal came
+PIECE = 64 * 1024  # bytes to pass on at a time without recoding
+TICK = 0.1  # seconds between two checks for signals
 SILENT_SECONDS = 10.0  # after which the operator is warned
 LOOK_THERE = (
     "; look at what the QEMU (or the relay) there wrote: a QEMU refuses a uuid or a number of multifd-channels "
@@ -64,22 +64,22 @@ LOOK_FOR_THE_GUEST = (
     "before you let the source's guest run"
 )
 DELIVERY_SECONDS = 5.0
-"""Time that a migration which fails here has to deliver what the source has sent; then the source is cut off."""
+"""Time for a failed migration to deliver the bytes that the source has sent; then the source is cut off."""
 SETUP_SECONDS = 1.0
-"""Time after its main connection in which the source of a migration that fails here may open its first channel."""
-OPENER_SECONDS = 1.0  # how long the end waits for name resolution, which nothing can interrupt
+"""Time after the main connection in which the source of a failed migration may open its first channel."""
+OPENER_SECONDS = 1.0  # time that the end waits for name resolution, which cannot be interrupted
 
 
 @dataclass
 class RelayCounts:
-    """What has passed so far, over the multifd channels.
+    """Counts of the multifd channels.
 
     Attributes
     ----------
     packets : int
-        Packets, without those of device state.
+        Packets, except device state.
     normal_pages, zero_pages : int
-        Pages that passed with their bytes, and those that are all zeros.
+        Pages that passed with their bytes, and pages of zeros.
     """
 
     packets: int = 0
@@ -88,27 +88,26 @@ class RelayCounts:
 
 
 class Relay:
-    """Relays one migration.
+    """Relay of one migration.
 
     Parameters
     ----------
     onward : Address or callable
         End point of the next hop. If it depends on the guest, ``onward(uuid)`` returns it, or raises MultiFDError.
     decode, encode : str
-        Methods of the packets that come, and of those that go.
+        Methods of incoming and of outgoing packets.
     parameters : MigrationParameters, optional
         Settings of `encode`.
     tls : ssl.SSLContext, optional
         For an `onward` of kind "tls".
     send_proxy : bool
-        True if each connection onward begins with a PROXY header, which names this migration.
+        True if each connection onward begins with a PROXY header, which identifies this migration.
     throttle : Throttle, optional
-        Limit of the bytes that go onward.
+        Limit of the rate of sent bytes.
     page_size : int
         Bytes in a page of the guest.
     timeout : float
-        Seconds after which it is an error that nothing has passed on any connection, counted from the first
-        connection on.
+        Seconds without bytes on any connection after which the migration fails, from the first connection on.
     link_timeout : int
         Seconds after which a TCP connection breaks if its far host acknowledges nothing.
     warned : callable
@@ -151,7 +150,7 @@ class Relay:
         self._tls = tls
         self._proxy_header = proxy.pack(secrets.token_bytes(16)) if send_proxy else b""
         self._throttle = throttle
-        # A daemon: name resolution may keep it longer than the process should live.
+        # A daemon thread: name resolution may outlast the process.
         self._opener = threading.Thread(target=self._open_waiting, name="opener", daemon=True)
         self._waiting: list[Arrival] = []  # not opened onward yet; the main connection is the first
         self._initial: dict[int, wire.InitialPacket] = {}
@@ -175,19 +174,19 @@ class Relay:
         Parameters
         ----------
         check : callable
-            ``check()`` is called ten times a second; what it raises ends the migration. A signal handler should not
-            raise by itself: it could do so while a lock is taken, or while connections are ended.
+            ``check()`` is called ten times a second. Its exceptions end the migration. A signal handler should not
+            raise by itself, because it could interrupt code that holds a lock or ends connections.
         closed : callable
-            ``closed()`` is called once, as soon as `take` takes no more connections.
+            ``closed()`` is called once, when `take` begins to refuse connections.
 
         Raises
         ------
         OutcomeUnknownError
-            If everything was passed on, and then the destination did not answer any more.
+            If everything was passed on, and then the destination stopped answering.
         MultiFDError
-            If a packet breaks the protocol, the far side cannot be reached, a connection broke, nothing passed for
-            `timeout`, the source ended before the migration was complete, or the destination refused it. Whatever is
-            raised, all connections were ended before.
+            If a packet breaks the protocol, the far side cannot be reached, or a connection broke. Also if nothing
+            passed for `timeout`, the source ended too early, or the destination refused the guest. All connections
+            have ended when an exception is raised.
         """
         finished = False
         try:
@@ -235,7 +234,7 @@ class Relay:
                 fail(self._pairs.values())
 
     def _deliver(self) -> None:
-        """Pass on what the source sends, or drop it, until the source has closed its connections."""
+        """Pass on, or drop, the bytes of the source until it has closed its connections."""
         # A source closes its channels when its main connection breaks. Where everything was passed on, it closes them
         # by itself, as soon as the destination has everything.
         may_open_more = not self.has_lost_source()
@@ -265,15 +264,15 @@ class Relay:
         return [connection for connection in waiting + broken if not connection.has_hung_up()]
 
     def _over(self) -> bool:
-        """Wait a little; return True if all has come to its end."""
-        # Not for ever: a signal that another thread takes, or that comes just before the wait, does not wake this one.
+        """Wait a little; return True if all connections have ended."""
+        # With a time limit: a signal in another thread, or just before the wait, does not wake this thread.
         with self._changed:
             return bool(
                 self._changed.wait_for(lambda: self._error or (self.main_came and not self._running), timeout=TICK)
             )
 
     def _missing(self) -> str:
-        """Likely causes of silence, and what to do."""
+        """Return the likely cause of silence, and what to do."""
         if not self.main_came:
             return "the source has opened no main connection: look at what it wrote"
         if not self._initial:
@@ -295,7 +294,7 @@ class Relay:
         return sum(pair.source.received + pair.onward.received for pair in list(self._pairs.values()))
 
     def statistics(self) -> dict[str, Any]:
-        """Return what was done so far.
+        """Return the present statistics.
 
         Returns
         -------
@@ -340,7 +339,7 @@ class Relay:
         initial = arrival.initial
         with self._changed:
             if self._closed or (self._ended.is_set() and (initial is None or self._contradicts(initial))):
-                raise MultiFDError("it came too late")
+                raise MultiFDError("the migration has ended")
             if initial is None:
                 if self.main_came:
                     raise MultiFDError("it is connected already", channel=MAIN)
@@ -365,9 +364,9 @@ class Relay:
             self._changed.notify_all()
 
     def has_lost_source(self) -> bool:
-        """Return True if the source has ended the main connection, or, where none has come, all its channels.
+        """Return True if the source has ended the main connection, or all its channels if it has no main connection.
 
-        What the source has sent before may still be on its way.
+        Bytes that the source has sent may not have passed yet.
         """
         with self._changed:
             if MAIN in self._pairs:
@@ -384,10 +383,10 @@ class Relay:
         return initial.id in self._initial or any(other.uuid != initial.uuid for other in self._initial.values())
 
     def _dead_channels(self) -> list[Arrival]:
-        """Return the channels that wait for the main connection and that the source has closed.
+        """Return the closed channels that wait for the main connection.
 
-        If the source opens its main connection, or the same channel again, after that, they are left from a migration
-        that failed before: QEMU opens the main connection first.
+        If the source then opens its main connection, or the same channel again, they belong to an earlier migration
+        that failed: QEMU opens the main connection first.
         """
         return [each for each in self._waiting if each.initial is not None and each.connection.has_hung_up()]
 
@@ -400,7 +399,7 @@ class Relay:
             self._running -= 2
 
     def _open_waiting(self) -> None:
-        """Open onward what has come: the main connection, then the others in the order that they came."""
+        """Open the waiting connections onward: the main connection, then the others in the order of their arrival."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._ended.is_set() or self._can_open())
@@ -470,7 +469,7 @@ class Relay:
                 self._changed.notify_all()
 
     def fail(self, error: Exception, party: int | str | None = None) -> None:
-        """Have `run` end the migration with `error`, if nothing else has ended it before."""
+        """End the migration with `error`, which `run` raises, unless it has ended already."""
         if isinstance(error, MultiFDError) and party is not None:
             error.locate(party)
         with self._changed:
@@ -562,13 +561,13 @@ def relay_one(
     Parameters
     ----------
     relay : Relay
-        It is run.
+        The relay to run.
     listener : Listener
-        It is closed when the migration takes no more connections.
+        Closed when the relay refuses further connections.
     refused : callable
-        ``refused(reason)`` is called for each connection that was turned away.
+        ``refused(reason)`` is called for each refused connection.
     check : callable
-        As of `Relay.run`, which says what is raised.
+        As for `Relay.run`, whose exceptions are raised.
     """
     intake = Intake(listener, OneSource(relay.take), refused, relay.fail)
     try:
@@ -579,7 +578,7 @@ def relay_one(
 
 
 class _PassedOn(io.RawIOBase):
-    """Bytes that the source sends; those that are read from here have been passed on.
+    """Stream of the source's bytes. Bytes that are read from it have been passed on.
 
     Parameters
     ----------

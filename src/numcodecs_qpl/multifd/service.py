@@ -1,9 +1,9 @@
-"""Relays many migrations, one after the other and at once.
+"""Relaying of many migrations, sequential and concurrent.
 
-A migration's connections are told by their origin: the process at the other end of a unix socket, or the unique id in a
-PROXY header. Over TCP without that header only the host is known, and QEMU's main channel has no field that names the
-guest. So a second migration from a host is refused while one of that host runs at the same address. A wrong guess could
-join one guest's device state to another guest's memory.
+The origin of a connection identifies its migration: the process at the other end of a unix socket, or the unique id in
+a PROXY header. Over TCP without that header, only the host is known, and QEMU's main channel has no field that names
+the guest. So a second migration from a host is refused while one of that host runs at the same address. A wrong guess
+could join one guest's device state to another guest's memory.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from numcodecs_qpl.multifd.transport.intake import Arrival, Intake, Origin
 from numcodecs_qpl.multifd.transport.listener import Listener
 
 DEAD_CHANNEL_SECONDS = 5.0
-"""Time that the main connection has to identify itself after its channels, even if the source has closed those.
+"""Time for the main connection to identify itself after its channels, even if the source has closed them.
 
-A source may have sent all of a small guest before. It opens the main connection first.
+A source may have sent a whole small guest by then. It opens the main connection first.
 """
 LAST_ONES = "this relay ends when its migrations have ended, and takes no new one"
-TICK = 0.1  # seconds between two looks at whether a signal came
+TICK = 0.1  # seconds between two checks for signals
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A listener, and what makes the relays of the migrations that come to it.
+    """A listener, and the factory of the relays for its migrations.
 
     Attributes
     ----------
     listener : Listener
-        It is closed by the service.
+        Closed by the service.
     make_relay : callable
         ``make_relay(warned)`` returns a new `numcodecs_qpl.multifd.relay.Relay` with that callback for warnings.
     """
@@ -63,15 +63,15 @@ class _Passage:
     Attributes
     ----------
     route : str
-        The address that its connections come to.
+        Name of the route of its connections.
     origin : Origin
-        Where they come from.
+        Origin of its connections.
     relay : Relay
-        What carries it.
+        The relay.
     migration : Migration or None
-        Its entry in the totals, from the main connection on.
+        Entry in the totals, from the main connection on.
     began : float
-        When its first connection came, by `time.monotonic`.
+        Time of its first connection, by `time.monotonic`.
     """
 
     route: str
@@ -87,16 +87,16 @@ class _Passage:
 
 
 class Service:
-    """Relays the migrations that come to some listeners.
+    """Service that relays the migrations of several listeners.
 
     Parameters
     ----------
     gates : sequence of Gate
         The listeners.
     totals : Totals
-        Counts what is done, by the listeners' addresses.
+        Statistics, by the listeners' addresses.
     max_migrations : int
-        Migrations at one time; more are refused.
+        Most migrations at one time; more are refused.
     """
 
     def __init__(self, gates: Sequence[Gate], totals: Totals, max_migrations: int) -> None:
@@ -117,7 +117,7 @@ class Service:
         Parameters
         ----------
         check : callable
-            ``check()`` is called ten times a second; what it raises ends all migrations.
+            ``check()`` is called ten times a second. Its exceptions end all migrations.
         """
         try:
             for intake in self._intakes:
@@ -128,13 +128,13 @@ class Service:
             self._stop()
 
     def drain(self) -> None:
-        """Refuse new migrations, and have `run` return when those that run have ended."""
+        """Refuse new migrations, and let `run` return when the running ones have ended."""
         with self._changed:
             self._totals.draining = True
             self._changed.notify_all()
 
     def running(self) -> int:
-        """Return the number of migrations that run."""
+        """Return the number of running migrations."""
         with self._changed:
             return sum(passage.migration is not None for passage in self._threads)
 
