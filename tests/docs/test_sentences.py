@@ -61,7 +61,7 @@ def messages() -> Iterator[Text]:
                 case ast.Constant(value=str() as text):
                     yield f"{name}:{node.lineno}", " ".join(text.split())
                 case ast.JoinedStr(values=parts):
-                    text = "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in parts)
+                    text = "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts)
                     yield f"{name}:{node.lineno}", " ".join(text.split())
 
 

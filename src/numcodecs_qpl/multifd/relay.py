@@ -9,9 +9,9 @@ QEMU writes a SYNC to each channel before it writes the end of the round to the 
 read this end waits for the SYNCs, in QEMU 7.2 for ever. So a failed migration ends in this order: first the main
 channel, then each multifd channel, after all bytes that the source has sent on it.
 
-The relay does not break a multifd channel before the source has closed it. A source's QEMU 7.2 or 10.0 may wait for ever
-for a channel that broke, and can never migrate again. So a failed relay goes on to take channels, and drops the bytes
-that it cannot pass on.
+The relay does not break a multifd channel before the source has closed it. A source's QEMU 7.2 or 10.0 may wait for
+ever for a channel that broke, and can never migrate again. So a failed relay goes on to take channels, and drops the
+bytes that it cannot pass on.
 """
 
 from __future__ import annotations
