@@ -1,6 +1,4 @@
-# make test: everything that has to hold; make demo: see it work; make bench: how fast it is here; make bench-migration:
-# how fast guests migrate (root, and the packages of .ci/apt-packages); make docs: the site, build/docs/index.html.
-# Each sets up what it needs in a virtual environment of this checkout and installs nothing else anywhere.
+# Each target sets up what it needs in a virtual environment of this checkout and installs nothing else anywhere.
 
 PYTHON ?= python3
 VENV := .venv
@@ -20,68 +18,118 @@ linters = '$(BIN)/mypy' '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' \
 # A process for each processor. All tests of a file run in the same process, as they share fixtures.
 in_parallel := -n logical --maxprocesses 8 --dist loadfile
 
-.PHONY: test demo bench bench-migration docs pictures lint dev wheel newest upstream without-libqpl sanitize fuzz clean
+# What make check runs: the tests of a module that wait for nothing and start few processes.
+quick = tests/core/test_core.py tests/containers/test_damage.py tests/codec tests/fuzz tests/host tests/zarr/test_zarr.py
 
-test: dev
-	printf '%s\n' '$(sphinx)' $(linters) | tools/side_by_side.sh
-	$(BIN)/pytest $(in_parallel)
-	$(MAKE) newest upstream without-libqpl sanitize
+# Everything that has to hold, in stages. Those that others need come first, then the longest.
+stages := dev wheel tests newest upstream sanitize without-libqpl lint site
 
-demo: $(VENV)/ready
+.PHONY: help
+help: ## This list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/ready ## See it work.
 	$(install) ".[demo]"
 	$(BIN)/numcodecs-qpl demo
 
-bench: $(VENV)/ready
+.PHONY: check
+check: dev ## Lint, types and the quick tests, while you work.
+	printf '%s\n' $(linters) '$(BIN)/pytest -q -n 1 $(quick)' | tools/side_by_side.sh
+
+.PHONY: test
+test: ## Everything that has to hold: what CI runs.
+	tools/stages.sh $(stages)
+
+.PHONY: bench
+bench: $(VENV)/ready ## Measure codecs, pages and zarr on this machine.
 	$(install) ".[benchmarks]"
 	$(BIN)/pytest benchmarks -c benchmarks/pytest.ini --benchmark-json=build/benchmarks.json
 	$(BIN)/python benchmarks/goals.py --json build/goals-1.json
 	$(BIN)/python benchmarks/served.py --json build/served.json
 	$(BIN)/python benchmarks/report.py build/benchmarks.json build/goals-1.json --served build/served.json
 
-bench-migration: $(VENV)/ready
+.PHONY: bench-migration
+bench-migration: $(VENV)/ready ## Measure migrations of guests (root, and the packages of .ci/apt-packages).
 	$(install) ".[benchmarks,test]"
 	PYTHONPATH=testbed $(BIN)/python benchmarks/migration.py --json build/migration.json --markdown build/migration.md
 	PYTHONPATH=testbed $(BIN)/python benchmarks/relay_cost.py --json build/relay-cost.json
 
-docs: $(VENV)/ready
+.PHONY: docs
+docs: $(VENV)/ready ## Build the documentation, build/docs/index.html.
 	$(install) ".[docs]"
 	$(sphinx)
 
-# The pages' pictures of a terminal: what the commands show here and now.
-pictures: $(VENV)/ready
+.PHONY: pictures
+pictures: $(VENV)/ready ## Make the documentation's pictures of a terminal: what the commands show here and now.
 	$(install) ".[demo]"
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/pictures.py
 
-lint: dev
+.PHONY: lint
+lint: dev ## Lint and types.
 	printf '%s\n' $(linters) | tools/side_by_side.sh
 
-dev: $(VENV)/ready
+.PHONY: dev
+dev: $(VENV)/ready ## Install the package into .venv, with all that its tests and linters need.
 	$(install) ".[dev]"
 
-# An sdist and the wheels, in dist/ (docs/wheels.md).
-wheel:
+.PHONY: wheel
+wheel: ## Build an sdist and wheels into dist/ (docs/wheels.md).
 	tools/make_wheels.sh
 
+.PHONY: release-check
+release-check: wheel ## Check that what is in dist/ can be released (RELEASING.md).
+	.venv-wheels/bin/pip install -q --disable-pip-version-check twine
+	.venv-wheels/bin/python tools/release_check.py
+
+.PHONY: fuzz
+SECONDS ?= 60
+fuzz: ## Fuzz each target for SECONDS (60). What is found is in build/fuzz-corpus.
+	tools/fuzz.sh $(SECONDS)
+
+.PHONY: clean
+clean: ## Remove all that was made here.
+	rm -rf build dist .venv* .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# ---- Stages of make test that are of no use on their own every day ------------------------------------------------
+
+.PHONY: tests
+tests: dev
+	$(BIN)/pytest $(in_parallel)
+
+.PHONY: site
+site: dev
+	$(sphinx)
+
 # From the wheel. The newest zarr and numcodecs need Python 3.12 or later.
+.PHONY: newest
 newest: wheel
 	tools/test_newest.sh $(in_parallel)
 
 # numcodecs' and zarr's own tests of what this package serves. From the wheels, too.
+.PHONY: upstream
 upstream: wheel
 	tools/test_upstream.sh
 
 # A build without libqpl: the same package without the IAA engine.
+.PHONY: without-libqpl
 without-libqpl:
 	tools/test_without_libqpl.sh $(in_parallel)
 
 # Hostile input, and an emulated IAA that fails, with AddressSanitizer watching the extensions, ISA-L and libdeflate.
+.PHONY: sanitize
 sanitize:
 	tools/test_sanitized.sh
 
-# Coverage-guided, SECONDS for each target; what it finds is in build/fuzz-corpus. make test replays tests/fuzz/corpus.
-SECONDS ?= 60
-fuzz:
-	tools/fuzz.sh $(SECONDS)
+# For tools/stages.sh. What a stage needs was made by a stage before it, so make is told not to make that again.
+first := dev wheel
+.PHONY: $(stages:%=%.stage)
+$(stages:%=%.stage): %.stage:
+	tools/stage.sh $* $(MAKE) $(patsubst %,-o %,$(filter-out $*,$(first))) $*
+tests.stage lint.stage site.stage: dev.stage
+newest.stage: dev.stage wheel.stage
+upstream.stage: wheel.stage
 
 # A build folder that was configured before an option was added does not accept it: begin anew.
 $(VENV)/ready: meson.options
@@ -89,6 +137,3 @@ $(VENV)/ready: meson.options
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check meson-python ninja "Cython>=3.1"
 	touch $@
-
-clean:
-	rm -rf build dist .venv*

@@ -26,7 +26,7 @@ quietly python -m build --sdist --no-isolation --outdir dist -Cbuild-dir="$work/
 sdist=$(echo dist/*.tar.gz)
 
 mapfile -t pythons < <(tools/pythons.sh | tac)
-for version in 3.11 3.12 3.13; do
+for version in 3.11 3.12 3.13 3.14; do
     [[ " ${pythons[*]}" == *" $version "* ]] || echo "== NO WHEEL for Python $version: it is not on this machine" >&2
 done
 # build VERSION PYTHON: a wheel, and an environment that the wheel is tested in.

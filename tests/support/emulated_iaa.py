@@ -58,7 +58,7 @@ def folder() -> Path:
     if (found / LIBRARY).exists():
         return found
     reason = (
-        f"no {LIBRARY} in {found}: build with -Csetup-args=-Demulated_iaa=true (make lint does), "
+        f"no {LIBRARY} in {found}: build with -Csetup-args=-Demulated_iaa=true (make dev does), "
         f"or set {FOLDER_VARIABLE}"
     )
     if os.environ.get("CI"):
