@@ -390,6 +390,7 @@ def test_channels_are_opened_onward_in_the_order_that_they_came(folder: Path, si
 def test_a_thread_that_cannot_be_started_ends_the_run_and_all_connections(
     folder: Path, sink: Sink, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:
+    monkeypatch.setattr("numcodecs_qpl.multifd.relay.DELIVERY_SECONDS", 0.5)  # this source closes nothing
     middle = Relay(Address("unix", f"{folder}/end"), "none", "qpl")
     runner, raised = run_in_process(partial(relay_one, middle, Listener(Address("unix", f"{folder}/in"))))
     source = Source(folder / "in")
