@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import os
 import pkgutil
 import re
 import shlex
@@ -21,6 +22,7 @@ import numcodecs_qpl
 from numcodecs_qpl.cli import _parser
 
 PROGRAM = "numcodecs-qpl"
+README = ROOT / "README.md"
 APART = {
     "dask.md",  # its programs start processes, which import them: test_dask_page.py has them in files
     "restore.md",  # its program reads what the page's commands have written: test_restore_page.py runs them all
@@ -56,6 +58,24 @@ def test_a_page_whose_python_is_wrong_does_not_pass(code: str, tmp_path: Path) -
     assert done.returncode == 1
     assert "page.md" in done.stdout + done.stderr
     assert "line 4" in done.stdout + done.stderr
+
+
+def test_the_readmes_quick_start_can_be_typed_twice_and_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    fences = blocks(README)
+    start = next(number for number, code in enumerate(fences) if code.language == "python")
+    typed, printed = fences[start].text, fences[start + 1].text
+    # A Python that is started in the checkout looks there first.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-i"],
+            input=typed,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout == printed, done.stderr
 
 
 def examples() -> list[doctest.DocTest]:
@@ -146,6 +166,26 @@ def test_what_a_page_links_to_in_the_repository_is_there(page: Path) -> None:
     # As the repository is read; anchors, and the site, sphinx checks in `make docs`.
     here = [link.partition("#")[0] for link in links(page) if not re.match("[a-z]+:", link)]
     assert [link for link in here if not (page.parent / link).exists()] == []
+
+
+def test_the_readmes_figures_are_those_of_the_benchmarks() -> None:
+    readme, benchmarks = README.read_text(), (ROOT / "docs/benchmarks.md").read_text()
+    machine = re.search(r"^Machine: (.*?\)?),", benchmarks, re.M)
+    assert machine
+    assert machine[1] in readme
+    table = benchmarks.partition("## Chunks of 1 MiB\n")[2].partition("\n## ")[0]
+    head, _, *rows = re.findall(r"^\| (.*) \|$", table, re.M)
+    assert head.endswith("| the demo's atlas")
+    measured = {row.split(" | ")[0]: row.split(" | ")[-1] for row in rows}
+    shown = re.findall(r"^\| \**`(.*?)`\** \| ([\d.]+) \| (\d+) \| (\d+) \|", readme, re.M)
+    assert {"QPL()", "GZip(1)", "Zstd(1)"} <= {name for name, *_ in shown}
+    for name, ratio, encode, decode in shown:
+        assert measured[name] == f"{encode}/{decode}, {ratio}"
+
+
+def test_the_citation_is_that_of_this_version() -> None:
+    citation = dict(re.findall(r"^(\w+): (.+)$", (ROOT / "CITATION.cff").read_text(), re.M))
+    assert (citation["title"], citation["version"]) == (PROGRAM, numcodecs_qpl.__version__)
 
 
 def test_every_public_name_is_in_the_reference() -> None:
