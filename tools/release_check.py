@@ -31,6 +31,12 @@ def wrong_in_sources(root: Path, version: str) -> Iterator[str]:
     headings = re.findall(r"^## (.*)$", (root / "CHANGELOG.md").read_text(), re.M)
     if not headings or not re.fullmatch(rf"{re.escape(version)} - \d{{4}}-\d\d-\d\d", headings[0]):
         yield f"CHANGELOG.md begins with '{''.join(headings[:1])}': expected '{version} - YYYY-MM-DD'"
+    relative = re.findall(r"\]\(((?!https?:|#)[^)]+)\)", (root / "README.md").read_text())
+    if relative:
+        yield (
+            f"README.md links into the repository, as to {relative[0]}, which does not work on its "
+            "page on PyPI: make them absolute, and give pyproject.toml [project.urls]"
+        )
     if git(root, "status", "--porcelain"):
         yield "changes are not committed, so that they are not in dist/: commit them"
     tagged = git(root, "tag", "--list", f"v{version}")

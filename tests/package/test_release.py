@@ -13,12 +13,18 @@ PROGRAM = Path(__file__).parents[2] / "tools/release_check.py"
 PYTHONS = ("311", "312", "313", "314")
 
 
-def project(folder: Path, changelog: str = "1.2.0 - 2026-12-01", meson: str = "1.2.0") -> Path:
+def project(
+    folder: Path,
+    changelog: str = "1.2.0 - 2026-12-01",
+    meson: str = "1.2.0",
+    link: str = "https://example.org/docs/format.md",
+) -> Path:
     """A checkout of version 1.2.0 with everything that a release needs; its wheels are empty files."""
     folder.mkdir()
     (folder / "pyproject.toml").write_text('[project]\nname = "numcodecs-qpl"\nversion = "1.2.0"\n')
     (folder / "meson.build").write_text(f"project(\n  'numcodecs-qpl',\n  version: '{meson}',\n)\n")
     (folder / "CHANGELOG.md").write_text(f"# Changelog\n\n## {changelog}\n\nText.\n\n## 1.1.0 - 2026-01-01\n")
+    (folder / "README.md").write_text(f"# Title\n\n## Part\n\n[The part](#part) and [the format]({link})\n")
     (folder / ".gitignore").write_text("/dist/\n")
     (folder / "dist").mkdir()
     (folder / "dist/numcodecs_qpl-1.2.0.tar.gz").touch()
@@ -69,10 +75,15 @@ def test_a_release_that_has_everything_passes(tmp_path: Path) -> None:
             {"changelog": "1.3.0 - 2026-12-01"},
             "CHANGELOG.md begins with '1.3.0 - 2026-12-01': expected '1.2.0 - YYYY-MM-DD'",
         ),
+        (
+            {"link": "docs/format.md"},
+            "README.md links into the repository, as to docs/format.md, which does not work on its page on PyPI: "
+            "make them absolute, and give pyproject.toml [project.urls]",
+        ),
     ],
-    ids=["meson", "unreleased", "another version"],
+    ids=["meson", "unreleased", "another version", "relative link"],
 )
-def test_numbers_that_differ_are_named(tmp_path: Path, changes: dict[str, str], message: str) -> None:
+def test_what_is_wrong_in_the_sources_is_named(tmp_path: Path, changes: dict[str, str], message: str) -> None:
     folder = project(tmp_path / "project", **changes)
     assert check(folder, tmp_path) == (1, f"release-check: {message}\n")
 
