@@ -13,7 +13,7 @@ from pathlib import Path
 from programs import give_up
 
 FOLDER = Path(__file__).parents[1] / "build/make/qemu"
-FETCH = Path(__file__).parents[1] / "tools/fetch_qemu.py"
+FETCH = Path(__file__).parents[1] / "build-aux/fetch_qemu.py"
 FETCH_TIMEOUT = 1800
 
 

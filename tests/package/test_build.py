@@ -18,7 +18,7 @@ from numcodecs_qpl import _core
 
 ROOT = Path(__file__).parents[2]
 FETCH = ROOT / "build-aux/fetch_debian.py"
-FETCH_QEMU = ROOT / "tools/fetch_qemu.py"
+FETCH_QEMU = ROOT / "build-aux/fetch_qemu.py"
 BUILD_TOOLS = {"cc", "cython", "meson"}
 WITHOUT_COMPILER = "NUMCODECS_QPL_WITHOUT_COMPILER"
 """Environment variable that is set where there is to be nothing that builds, by tools/without_compiler.sh."""
