@@ -45,7 +45,7 @@ Operation = Literal["write", "read"]
 
 
 class Case(NamedTuple):
-    """What is timed."""
+    """Work to time."""
 
     codec: str
     processes: int

@@ -23,7 +23,7 @@ PAGE = 4096
 
 
 class Peak(NamedTuple):
-    """What a call takes at its peak, above what the process had before.
+    """Return the peak memory of a call, in addition to the process's memory before.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Peak(NamedTuple):
 
 
 def peak(operation: str, chunk: bytes, *, threads: int = 1) -> Peak:
-    """What the very first call of a process takes, above what it had with `chunk` read.
+    """Return the memory of a process's first call, in addition to its memory with `chunk` read.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ class BenchmarkError(RuntimeError):
 
 
 class Way(NamedTuple):
-    """How to migrate: QEMU's method, and the Huffman tables of the relays, if there are any."""
+    """Method of a migration: QEMU's method, and the Huffman tables of the relays, if any."""
 
     method: str
     huffman: str | None = None
@@ -197,7 +197,7 @@ class Migrations:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return a description of the machine."""
     cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")]
     qemu = subprocess.run(["qemu-system-x86_64", "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout

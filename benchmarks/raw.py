@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
 FETCH = HERE.parent / "build-aux/fetch_debian.py"
 FETCHED = BUILD / "make/debian"
-"""Where the build of the Makefile fetches libraries."""
+"""Folder to which the Makefile's build fetches libraries."""
 
 PACKAGES = ("qpl", "libisal", "libdeflate")
 """pkg-config's names of the libraries."""
@@ -103,7 +103,7 @@ def version(engine: Engine) -> str:
 
 
 class _State:
-    """What a library reuses from one block to the next."""
+    """State that a library reuses from one block to the next."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = ENGINES.index(engine)

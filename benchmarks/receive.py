@@ -1,4 +1,4 @@
-"""What `numcodecs-qpl receive` takes: memory, seconds and disk, for a large guest and for snapshots of a running one.
+"""Cost of `numcodecs-qpl receive` in memory, seconds and disk, for a large guest and for snapshots of a running one.
 
 Guests are real QEMUs whose memory is filled with made data. The large guest is paused. The other guests run: one keeps
 dirtying the same 8 MiB, one dirties pages all over its memory. For a snapshot, the guest is stopped and migrates into a

@@ -1,4 +1,4 @@
-"""What a pair of relays costs above the compression itself: CPU time against loops in C, and memory.
+"""Cost of a pair of relays in addition to compression: CPU time against loops in C, and memory.
 
 Packets of pages go through two relays, none to qpl and back, each bound to a core of its own. The loops in C compress
 and inflate the same pages and touch no socket; a third process does nothing but to read and write as many bytes as the

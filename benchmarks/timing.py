@@ -49,7 +49,7 @@ class Turns:
             rounds += 1
 
     def speed(self, name: str, of: str) -> tuple[float, float, float]:
-        """How many times as fast `name` is as `of`: by their medians, and the quartiles of the rounds."""
+        """Return the speed of `name` divided by that of `of`: by their medians, and the quartiles of the rounds."""
         return (
             median(self._seconds[of]) / median(self._seconds[name]),
             *spread(self._seconds[of], self._seconds[name]),

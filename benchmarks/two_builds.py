@@ -33,7 +33,7 @@ COUNTED = 1000
 
 
 def small_cases() -> dict[str, tuple[Callable[[], object], int]]:
-    """What is compared, and how many calls to time."""
+    """Make the calls to compare, each with the number of calls to time."""
     numcodecs_qpl.set_path("software")
     pages = float32_field(128 * PAGE)
     page = pages[:PAGE]

@@ -28,7 +28,7 @@ TIMEOUT = 300
 
 
 class Library(NamedTuple):
-    """Where a library comes from, and what is taken out of its packages."""
+    """Source of a library, and the files to take from its packages."""
 
     packages: tuple[str, ...]
     suites: tuple[str, ...]
@@ -48,7 +48,7 @@ LIBRARIES = {
 
 
 class FetchError(Exception):
-    """What was tried and why it did not work, in one line."""
+    """Return a failed attempt and its reason, in one line."""
 
 
 def run(*command: str | Path, folder: Path | None = None) -> str:

@@ -115,7 +115,7 @@ def wait_until(condition: Any, what: str, patience: float = PATIENCE) -> None:
 
 
 def is_listening(address: str, pid: int | str = "self") -> bool:
-    """Whether somebody listens at ``unix:PATH`` or ``tcp:…:PORT``, in the network namespace of the process `pid`.
+    """Return True if a listener is at ``unix:PATH`` or ``tcp:…:PORT``, in the network namespace of the process `pid`.
 
     Connecting to see would be taken for the migration.
     """

@@ -267,7 +267,7 @@ class Guest:
         return hashlib.sha256(self.ram().data).hexdigest()
 
     def is_running_and_dirtying(self, seconds: float) -> bool:
-        """Whether the words that the dirtying firmware counts in change within `seconds`, and the guest runs."""
+        """Return True if the counters of the dirtying firmware change within `seconds`, and the guest runs."""
 
         def words() -> npt.NDArray[np.uint32]:
             pages = self.ram()[DIRTY_FROM:DIRTY_TO].view(np.uint32).reshape(-1, PAGE // 4)
@@ -316,7 +316,7 @@ class Guest:
                     loop.run_until_complete(task)
 
     def _ending(self) -> str:
-        """What there is to say of a process that may just have ended."""
+        """Return a description of a process that may just have ended."""
         code = None
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -330,7 +330,7 @@ class Guest:
                 self._process.kill()
                 self._process.wait()
         finally:
-            # The end of the connection comes as an error, which is no news here.
+            # The end of the connection is an error of the client, and is expected here.
             with contextlib.suppress(Exception):
                 self._runner.run(self._client.disconnect())
             self._runner.close()
@@ -381,7 +381,7 @@ def _zeros(_: np.random.Generator, size: int) -> npt.NDArray[np.uint8]:
 
 
 def _noise(rng: np.random.Generator, size: int) -> npt.NDArray[np.uint8]:
-    """What is compressed or encrypted already."""
+    """Return bytes like compressed or encrypted data."""
     return rng.integers(0, 256, size, np.uint8)
 
 

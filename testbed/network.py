@@ -87,7 +87,7 @@ class Network:
         return int(device["stats64"]["tx"]["bytes"])
 
     def raw_mbps(self) -> float:
-        """What one TCP connection brings over the link in Mbit/s, payload only."""
+        """Return the rate of one TCP connection over the link in Mbit/s, payload only."""
         address = (self.destination_address, self.port())
         receive = (
             "import socket, sys, time\n"
@@ -139,5 +139,5 @@ def _ip(*arguments: str) -> str:
 
 
 def inside(namespace: str) -> list[str]:
-    """What runs a command in a namespace."""
+    """Return the prefix that runs a command in a namespace."""
     return ["ip", "netns", "exec", namespace]

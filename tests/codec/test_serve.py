@@ -138,7 +138,7 @@ Outcome = bytes | type[Exception]
 
 
 def outcome(codec: Any, chunk: bytes, room: int | None) -> Outcome:
-    """What a codec makes of a chunk: bytes, those of an `out` of `room` bytes, or an error of whatever type."""
+    """Return a codec's result for a chunk: bytes, those of an `out` of `room` bytes, or the error."""
     out = None if room is None else bytearray(b"\xaa" * room)
     try:
         decoded = codec.decode(chunk, out)
@@ -169,7 +169,7 @@ def test_every_chunk_has_the_same_outcome_as_with_numcodecs_own(name: serve.Code
 
 
 def unusual_chunks(name: str) -> Iterator[tuple[str, bytes, bytes]]:
-    """What the readers of Python's standard library take, and this package's own codec does not."""
+    """Data that Python's standard library reads, and this package's own codec refuses."""
     data = b"unusual" * 20
     stream = THEIRS[name](6).encode(data)
     yield "nothing", b"", b""

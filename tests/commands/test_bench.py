@@ -584,7 +584,7 @@ def test_wrong_data_from_a_device_is_no_reason_to_leave_it_out(
 
 @pytest.fixture(scope="module")
 def emulated(file: Path) -> dict[str, subprocess.CompletedProcess[str]]:
-    """What the bench says on the emulated IAA, by the path setting."""
+    """Return the output of bench on the emulated IAA, by the path setting."""
     done = {}
     for setting in ("auto", "hardware"):
         changes = emulated_iaa.environment() | {"NUMCODECS_QPL_PATH": setting}

@@ -120,7 +120,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, setting: str, in_force: str, status
 
 
 def top(capsys: pytest.CaptureFixture[str]) -> str:
-    """What `info` printed above the versions, on one line."""
+    """Return the output of `info` above the versions, on one line."""
     return " ".join(capsys.readouterr().out.partition("\n\n")[0].split())
 
 

@@ -1,4 +1,4 @@
-"""What a service has done, over HTTP: metrics and status."""
+"""State of a service over HTTP: metrics and status."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def totals() -> Totals:
 
 @pytest.fixture(params=["unix", "tcp"])
 def served(request: pytest.FixtureRequest, folder: Path, totals: Totals) -> Iterator[Address]:
-    """Where the sums are served."""
+    """Address of the server."""
     where = Address(request.param, path=f"{folder}/s", host="127.0.0.1")
     with closing(Monitor(where, totals, ROUTES)) as serving:
         serving.start()

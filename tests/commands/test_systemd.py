@@ -148,7 +148,7 @@ def test_a_socket_that_systemd_activates_is_listened_on(folder: Path, kind: str)
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """What systemd listens at."""
+    """Return the addresses that systemd listens at."""
     name = f"{folder}/notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(name if request.param == "path" else f"\0{name}")

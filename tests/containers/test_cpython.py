@@ -65,7 +65,7 @@ NOT_APPLICABLE = {
 
 
 class Calls:
-    """How often the codec decoded."""
+    """Number of calls of the codec's `decode`."""
 
     count = 0
 
@@ -97,7 +97,7 @@ def gzip_decompress(data: Any) -> bytes:
 
 
 class GzipReader(io.RawIOBase):
-    """What `gzip.GzipFile` reads with: all of the file at the first read."""
+    """Reader for `gzip.GzipFile` that decodes the whole file at the first read."""
 
     _last_mtime = None
 
@@ -110,7 +110,7 @@ class GzipReader(io.RawIOBase):
         if self._decoded is None:
             pieces = iter(lambda: self._file.read(1 << 16), b"")
             data = b"".join(pieces)
-            # An empty file is no gzip for the codec; GzipFile takes it for no members.
+            # The codec refuses an empty file. GzipFile reads it as a file without members.
             self._decoded = io.BytesIO(gzip_decompress(data) if data else b"")
         return self._decoded
 

@@ -249,7 +249,7 @@ CLOSE = b"\x03\x00"
 
 
 class Stream(NamedTuple):
-    """What `compress_blocks` returned: the stream, where its blocks are, and the checksum."""
+    """Result of `compress_blocks`: the stream, the places of its blocks, and the checksum."""
 
     stream: bytes
     offsets: list[int]

@@ -1,4 +1,4 @@
-"""What callers pass in: the same objects are taken, and refused, wherever bytes or numbers are asked for."""
+"""Arguments of callers: every function that takes bytes or numbers accepts, and refuses, the same objects."""
 
 from __future__ import annotations
 

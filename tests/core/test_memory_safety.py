@@ -1,4 +1,4 @@
-"""What is read and written stays within the caller's buffers, whatever the data and its size."""
+"""Reads and writes stay within the caller's buffers, for all data and sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a device is asked for, what its answers prove, and what waiting for them costs."""
+"""Requests to a device, the proof in its answers, and the cost of waiting for them."""
 
 from __future__ import annotations
 

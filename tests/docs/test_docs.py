@@ -104,7 +104,7 @@ def test_the_names_of_ours_that_docstrings_link_to_are_there() -> None:
 
 
 def command_lines(shell: str) -> Iterator[str]:
-    """The calls of numcodecs-qpl in lines for a shell, each without what is no argument: comment, pipe, redirection."""
+    """Return the calls of numcodecs-qpl in lines for a shell, without comments, pipes and redirections."""
     for line in shell.replace("\\\n", " ").splitlines():
         if line.split()[:1] == [PROGRAM]:
             words = shlex.shlex(line, posix=True, punctuation_chars=True)

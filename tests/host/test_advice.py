@@ -250,7 +250,7 @@ def test_a_missing_node_is_to_be_handed_into_the_container(tmp_path: Path) -> No
 
 
 def closed(root: Path, group: str, mode: str) -> str:
-    """What is said of a node of root and `group` that this user may not open."""
+    """Advice on a node of root and `group` that this user may not open."""
     device, queue = only(tree(root))
     node = replace(queue, may_open=False, node_owner="root", node_group=group, node_mode=mode)
     (advice,) = queue_advice(device, node)

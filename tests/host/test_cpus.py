@@ -1,4 +1,4 @@
-"""How many CPUs a process has."""
+"""Number of CPUs of a process."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
  * OPERATION:NTH:TIMES:ACTION[:NUMBER]     the NTH descriptor from now (1 is the next) and those after it, TIMES in all
  * OPERATION:PER_MILLION:SEED:ACTION[:…]   each descriptor with a probability
  *
- * OPERATION is compress, decompress or any. libqpl touches the page of a page fault and submits once more: that is a
+ * OPERATION is compress, decompress or any. libqpl touches the page of a page fault and submits again: that is a
  * descriptor as any other, so TIMES = 1 is a fault that libqpl mends.
  */
 #include <stdio.h>

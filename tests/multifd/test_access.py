@@ -1,4 +1,4 @@
-"""Who may connect to a unix socket."""
+"""Access to a unix socket."""
 
 from __future__ import annotations
 

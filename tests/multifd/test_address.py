@@ -1,4 +1,4 @@
-"""Addresses in words."""
+"""Addresses as text."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Target:
         return kept.tobytes()
 
     def untouched(self, offsets: Iterable[int]) -> bool:
-        """Whether nothing was written outside of the pages at `offsets`."""
+        """Return True if nothing was written outside of the pages at `offsets`."""
         return self.without(offsets) == b"\xa5" * len(self.memory)
 
 

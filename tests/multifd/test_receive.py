@@ -178,7 +178,7 @@ def end_of_ram(main: bytes) -> int:
 
 
 def description_of(main: bytes) -> bytes:
-    """What follows EOF, the byte 06 and its own length, and ends the stream."""
+    """Return the text after EOF, the byte 06 and the length, which ends the stream."""
     marks = [mark.end() for mark in re.finditer(rb"\x00\x06(?=....\{)", main, re.DOTALL)]
     return next(main[at + 4 :] for at in marks if at + 4 + int.from_bytes(main[at : at + 4]) == len(main))
 
@@ -810,7 +810,7 @@ def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored(folder: P
 
 
 def receiving(folder: Path) -> bool:
-    """Whether the receiver has taken connections: with the first begins what a signal has to clean up."""
+    """Return True if the receiver has taken a connection: from then on, a signal has to clean up."""
     lines = Path("/proc/net/unix").read_text().splitlines()[1:]
     return sum(line.endswith(f" {folder}/s") for line in lines) > 3
 

@@ -274,7 +274,7 @@ def refused(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 def incomplete(out: Path) -> None:
-    """What a receiver that was killed leaves."""
+    """Make the folder of a receiver that was killed."""
     (out / "incomplete-x").mkdir()
     (out / "manifest.json").rename(out / "incomplete-x/manifest.json")
 

@@ -1,4 +1,4 @@
-"""How a relay ends a migration, and what it says of it: seen from a source and a destination in the test's hands."""
+"""End of a migration in a relay, and the relay's report, seen from a source and a destination in the test."""
 
 from __future__ import annotations
 

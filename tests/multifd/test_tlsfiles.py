@@ -106,7 +106,7 @@ def test_without_tls_the_files_are_not_looked_at(kind: str) -> None:
 
 
 class LenientContext(ssl.SSLContext):
-    """What Python makes where it, or OpenSSL, is configured to allow old versions of TLS."""
+    """Make a context as Python does if it, or OpenSSL, is configured to allow old versions of TLS."""
 
     def __init__(self, protocol: int) -> None:
         self.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED

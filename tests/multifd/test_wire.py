@@ -376,7 +376,7 @@ def test_more_pages_than_a_header_has_room_for_cannot_be_packed() -> None:
 
 @pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, RecvChannel]]:
-    """What to write a channel's bytes to, and the channel."""
+    """Yield a socket for a channel's bytes, and the channel."""
     ours, theirs = socket.socketpair()
     connection = Connection(theirs, "the source")
     channel = RecvChannel(connection, 5, PAGE)

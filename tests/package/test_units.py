@@ -244,7 +244,7 @@ def test_without_sockets_from_systemd_it_is_misuse(listen: str) -> None:
 
 @pytest.fixture
 def manager(folder: Path) -> Iterator[socket.socket]:
-    """What systemd listens at."""
+    """Return the addresses that systemd listens at."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(f"{folder}/notify")
         sock.settimeout(PATIENCE)

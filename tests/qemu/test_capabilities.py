@@ -30,7 +30,7 @@ UUID = {"uuid": "6d0ff2c0-5c4b-4a5e-9d0f-000000000001"}
 
 @dataclass(frozen=True)
 class Setting:
-    """How a row's setting is turned on.
+    """Method to turn on a row's setting.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""How a migration ends when something goes wrong: both QEMUs as without relays, and what each relay says is true.
+"""Ends of failed migrations: both QEMUs end as without relays, and each relay's report is true.
 
 On QEMU 7.2 each case is run with relays and without. The others run those cases in which QEMU itself has changed since.
 ``ENDS_TURNS=20`` runs each case twenty times, and all of them on each QEMU.

@@ -34,7 +34,7 @@ def compress(data: bytes, dynamic: bool = False) -> bytes:
 
 
 def decompress(stream: bytes, size: int) -> bytes | None:
-    """What the open block in such a stream holds; None if it is not `size` bytes. Its CRC-32 is checked."""
+    """Return the content of the open block in such a stream; None if it is not `size` bytes. Its CRC-32 is checked."""
     assert stream.endswith(LAST_BLOCK)
     out = bytearray(size)
     place = (0, len(stream) - len(LAST_BLOCK), size)

@@ -42,7 +42,7 @@ class Opcode(IntEnum):
 
 
 class Fate(IntEnum):
-    """What becomes of a queue."""
+    """Fate of a queue."""
 
     SERVED = 0
     LOST = 1  # nothing is read from it, and nothing completes
@@ -102,7 +102,7 @@ def start(script: str, *arguments: str, **settings: int | str | Iterable[str]) -
 
 
 def run(script: str, *arguments: str, **settings: int | str | Iterable[str]) -> str:
-    """What a Python script prints that runs on the emulated IAA; the test fails where the script does."""
+    """Run a Python script on the emulated IAA, and return its output; a failure of the script fails the test."""
     done = start(script, *arguments, **settings)
     if done.returncode:
         pytest.fail(f"the script ended with {done.returncode}:\n{done.stderr}", pytrace=False)
@@ -123,7 +123,7 @@ class Device:
         """Let descriptors fail: ``OPERATION:NTH:TIMES:ACTION[:NUMBER]``.
 
         The NTH descriptor of the OPERATION (compress, decompress, any) from now, 1 is the next one, and those after
-        it, TIMES in all. libqpl submits once more after a page fault, so that 2 faults in a row reach its caller.
+        it, TIMES in all. libqpl submits again after a page fault, so that 2 faults in a row reach its caller.
 
         ACTION is ``read_fault`` or ``write_fault`` (page faults), ``status:N`` or ``error:N`` (a completion status, an
         analytics error's code), ``hang`` (it never completes), ``busy:N`` (all queues are full from before it
@@ -136,12 +136,12 @@ class Device:
             If the text says none of that, or there are 16 faults already.
         """
         if self._library.emulated_iaa_fault(text.encode()):
-            raise ValueError(f"{text!r} is no fault, or one too many")
+            raise ValueError(f"invalid fault {text!r}, or more faults than supported")
 
     def random_fault(self, text: str) -> None:
         """Let descriptors fail at random: ``OPERATION:PER_MILLION:SEED:ACTION[:NUMBER]``; see `fault`."""
         if self._library.emulated_iaa_random_fault(text.encode()):
-            raise ValueError(f"{text!r} is no fault, or one too many")
+            raise ValueError(f"invalid fault {text!r}, or more faults than supported")
 
     def clear_faults(self) -> None:
         """Forget all faults."""

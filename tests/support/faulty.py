@@ -82,7 +82,7 @@ GUARD = bytes(range(1, 65))
 
 
 class WrongError(AssertionError):
-    """What must not happen has."""
+    """A check of the run has failed."""
 
 
 # ---- Data -------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class Data:
         return 1 + int(6000 * self._rng.random() ** 2)
 
     def count(self, size: int) -> int:
-        """How many blocks of that size."""
+        """Number of blocks of that size."""
         return 1 + int(min(40, 400_000 // size) * self._rng.random() ** 2)
 
     def make(self, size: int) -> bytes:
@@ -185,7 +185,7 @@ class Output:
 
 
 def inflate(stream: bytes, what: str) -> bytes:
-    """What zlib reads in one whole raw stream."""
+    """Return zlib's result for one whole raw stream."""
     reader = zlib.decompressobj(-15)
     block = reader.decompress(stream)
     if not reader.eof or reader.unused_data:
@@ -342,7 +342,7 @@ def decompress_pages(rng: random.Random, data: Data) -> Batch:
 
 
 def blocks_of(codec: QPL, src: bytes) -> int:
-    """How many blocks a codec makes of something."""
+    """Return the number of blocks that a codec makes of some data."""
     return -(-len(src) // codec.block_size)
 
 
@@ -387,7 +387,7 @@ MAKERS = (compress_blocks, decompress_blocks, compress_pages, decompress_pages, 
 
 
 class Counts(NamedTuple):
-    """What `numcodecs_qpl.stats` counts: blocks of each path, compressed and decompressed, and fallbacks."""
+    """Counts of `numcodecs_qpl.stats`: blocks of each path, compressed and decompressed, and fallbacks."""
 
     hardware: tuple[int, int]
     software: tuple[int, int]
@@ -519,7 +519,7 @@ def served(device: Device) -> int:
 
 
 def check_all_was_met(report: Report, device: Device) -> None:
-    """That it passed says something: everything went wrong, and much went right."""
+    """Check that the run was worth it: every kind of fault occurred, and many blocks succeeded."""
     for kind in KINDS:
         if not report.fallbacks[kind.status]:
             raise WrongError(f"no block fell back for {kind.status}")

@@ -107,7 +107,7 @@ def early_device(
 
 
 class Encoder:
-    """What turns a channel's pages into payloads; zlib and zstd keep their stream over the packets."""
+    """Encoder of a channel's pages into payloads; zlib and zstd keep their stream over the packets."""
 
     def __init__(self, method: str) -> None:
         self._method = method
@@ -219,7 +219,7 @@ class Migration:
 
     @property
     def connections(self) -> list[bytes]:
-        """What is sent on each; the main one first."""
+        """Return the bytes of each connection, the main one first."""
         return [b"".join(self.main.values()), *(bytes(channel.content) for channel in self.channels)]
 
 
@@ -269,7 +269,7 @@ def _main(block: bytes, length: int, page: bytes) -> dict[str, bytes]:
 
 @dataclass
 class Outcome:
-    """How a run of the receiver ended."""
+    """End of a run of the receiver."""
 
     out: Path
     manifest: dict[str, Any] | None = None
@@ -338,7 +338,7 @@ def receive(folder: Path, connections: list[bytes], **options: Any) -> Outcome:
 
 
 def packets_of(content: bytes) -> Iterator[tuple[int, dict[str, int], list[int]]]:
-    """Where each packet of a channel begins, its numbers, and its pages' offsets."""
+    """Yield the start of each packet of a channel, its numbers, and its pages' offsets."""
     names = ("magic", "version", "flags", "pages_alloc", "normal_pages", "next_packet_size", "packet_num", "zero_pages")
     at = 64
     while at < len(content):

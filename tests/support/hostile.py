@@ -189,7 +189,7 @@ def try_streams(rng: random.Random, inputs: Guarded, outputs: Guarded, counts: C
 
 
 def _another_stream_of(hostile: bytes, codec: QPL, got: bytes) -> bool:
-    """Whether Python's own module reads the same: a stream may lose its last member and be whole."""
+    """Return True if Python's own module reads the same: a stream without its last member may be valid."""
     read = gzip.decompress if codec.container == "gzip" else zlib.decompress
     return read(hostile) == got
 

@@ -35,13 +35,13 @@ def blocks(page: Path) -> list[Code]:
 
 
 def spans(page: Path) -> list[str]:
-    """What stands between single backticks in a page's text."""
+    """Return the texts between single backticks in a page."""
     tokens = MarkdownIt().parse(page.read_text())
     return [child.content for token in tokens for child in token.children or () if child.type == "code_inline"]
 
 
 def links(page: Path) -> list[str]:
-    """Where a page's links and pictures point to, as it says."""
+    """Return the targets of a page's links and pictures."""
     tokens = [child for token in MarkdownIt().parse(page.read_text()) for child in token.children or ()]
     return [str(token.attrs[name]) for token in tokens for name in ("href", "src") if name in token.attrs]
 

@@ -1,4 +1,4 @@
-"""What a qmp-shell prints."""
+"""Output of qmp-shell."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def answer(said: str) -> dict[str, Any]:
-    """What QEMU returned to the last command of a qmp-shell."""
+    """Return QEMU's result of the last command of a qmp-shell."""
     (*_, last) = re.findall(r"^\(QEMU\) (\{.*\})$", said, re.M)
     returned: dict[str, Any] = json.loads(last)["return"]
     return returned

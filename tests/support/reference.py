@@ -48,7 +48,7 @@ class _Outcome(ctypes.Structure):
 
 
 class Outcome(NamedTuple):
-    """What a job came to: its status, bytes read, the bytes written, their CRC-32 and the bits used of the last one."""
+    """Result of a job: its status, bytes read, the bytes written, their CRC-32 and the bits used of the last one."""
 
     status: int
     read: int

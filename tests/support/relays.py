@@ -31,7 +31,7 @@ def run_in_process(run: Callable[[], object]) -> tuple[threading.Thread, list[Ba
 
 
 def statistics(number: int, seconds: float = 1.0) -> dict[str, Any]:
-    """What `Relay.statistics` returns, as far as it is summed up; each value is another multiple of `number`."""
+    """Return the summed part of `Relay.statistics`; each value is another multiple of `number`."""
     return {
         "bytes_in": number,
         "bytes_out": 2 * number,
@@ -64,7 +64,7 @@ class Served(Command):
         super().__init__("relay", *words, stderr=log, **how)
 
     def log(self) -> str:
-        """What it has logged so far."""
+        """Return its log so far."""
         return self._log.read_text()
 
     def wait_for(self, pattern: str, times: int = 1) -> list[str]:

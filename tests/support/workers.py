@@ -1,4 +1,4 @@
-"""What tests have the worker processes of a dask cluster do; these import it by its name."""
+"""Work for the processes of a dask cluster, which import this module by its name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numcodecs_qpl
 
 
 class Settings(NamedTuple):
-    """What is in force in a process."""
+    """Settings in force in a process."""
 
     path: str
     threads: int
@@ -20,7 +20,7 @@ class Settings(NamedTuple):
 
 
 def settings() -> Settings:
-    """Those of this process."""
+    """Return the settings of this process."""
     return Settings(
         numcodecs_qpl.get_path(),
         numcodecs_qpl.get_threads(),

@@ -60,7 +60,7 @@ def create(folder: Path, name: str) -> zarr.Array[Any]:
 
 
 def blocks(client: Client) -> list[dict[str, int]]:
-    """What each worker did on the software path."""
+    """Return the counts of each worker on the software path."""
     return [counts["software"] for counts in client.run(numcodecs_qpl.stats).values()]
 
 

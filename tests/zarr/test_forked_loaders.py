@@ -77,7 +77,7 @@ def decompressed() -> int:
 
 
 def load(array: Array, indices: Any, samples: Any) -> None:
-    """What a worker does until it is told None."""
+    """Work of a worker until it receives None."""
     while (index := indices.get()) is not None:
         before = decompressed()
         sample = array[index]
