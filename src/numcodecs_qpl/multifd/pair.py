@@ -33,7 +33,7 @@ class Pair:
     threads: list[threading.Thread] = field(default_factory=list)
 
     def passes_forward(self) -> bool:
-        """Return True while what the source sends is passed on."""
+        """Return True while the bytes of the source are passed on."""
         return any(thread.is_alive() for thread in self.threads[:1])
 
     def abort(self) -> None:

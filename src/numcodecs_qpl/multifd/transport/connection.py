@@ -19,7 +19,7 @@ from numcodecs_qpl.multifd.errors import NoAnswerError, PeerClosedError
 UNIX_BUFFER = 1 << 20  # bytes
 NO_ANSWER = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
 """Errors of a dead link; the other side may not notice them."""
-PIECE = 64 * 1024  # bytes that are dropped at a time
+PIECE = 64 * 1024  # bytes to drop at a time
 IOV_MAX = 1024  # Linux's limit of buffers in a call (limits.h)
 
 
