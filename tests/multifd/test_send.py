@@ -350,7 +350,7 @@ def test_what_the_operator_must_know_is_printed(
     [
         (["--method", "zlib"], "--method zlib is for multifd channels"),
         (["--channels", "2", "--huffman", "dynamic"], "--huffman is for --method qpl"),
-        (["--channels", "256"], "'256' is not a whole number of channels from 1 to 255"),
+        (["--channels", "256"], "invalid number '256': expected a whole number of channels from 1 to 255"),
         (["--tls-ca", "x"], "the address is not of that kind"),
     ],
 )

@@ -47,7 +47,7 @@ def add_receive(commands: Commands) -> None:
         epilog=examples(
             "receive --listen unix:/run/m.sock --channels 4 --output guest",
             "receive --listen tcp:10.0.0.2:4444 --channels 4 --output guest --format zarr",
-            "receive --listen unix:/run/m.sock --channels 4 --output tuesday --format zarr --like monday",
+            "receive --listen unix:m.sock --channels 4 --output day-2 --format zarr --like day-1",
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
