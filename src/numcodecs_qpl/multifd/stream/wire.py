@@ -253,9 +253,9 @@ def unpack(data: Bytes, page_size: int) -> Packet:
     Raises
     ------
     MultiFDError
-        For another magic or version, unknown flags, counts that are too large, a block name without an end, a payload
-        that is too small or too large for its pages, offsets that are not multiples of the page size, or duplicate
-        offsets.
+        For another magic or version, unknown flags, or counts that are too large. Also for a block name without an end,
+        and for a payload that is too small or too large for its pages. Offsets must be multiples of the page size, and
+        different from each other.
     """
     page_count = pages_in_packet(page_size)
     flags = unpack_flags(data)
