@@ -20,6 +20,7 @@ class Sink:
         self.contents: list[bytearray] = []
         self.sockets: list[socket.socket] = []
         self.ends = 0  # of the connections' streams
+        self._closed = False
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(str(path))
         self._server.listen(16)
@@ -32,6 +33,8 @@ class Sink:
             except OSError:
                 return
             self.sockets.append(sock)
+            if self._closed:  # it came while `close` went over the others
+                sock.close()
             self.contents.append(bytearray())
             threading.Thread(target=self._read, args=(sock, self.contents[-1]), daemon=True).start()
 
@@ -53,6 +56,7 @@ class Sink:
         self._server.close()
 
     def close(self) -> None:
+        self._closed = True
         self.stop_listening()
         self._ended.abort()
         self._close_all()
