@@ -18,8 +18,13 @@ linters = '$(BIN)/mypy' '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' \
 # A process for each processor. All tests of a file run in the same process, as they share fixtures.
 in_parallel := -n logical --maxprocesses 8 --dist loadfile
 
-# What make check runs: the tests of a module that wait for nothing and start few processes.
-quick = tests/core/test_core.py tests/containers/test_damage.py tests/codec tests/fuzz tests/host tests/zarr/test_zarr.py
+# Tests for make check: half of all, in about 80 s of CPU time. Left out are those of devices, QEMU, whole migrations and
+# large matrices, and those that start many processes.
+quick = tests/codec tests/containers/test_damage.py tests/core/test_core.py tests/core/test_input.py tests/fuzz tests/host \
+	tests/commands/test_bench_sample.py tests/commands/test_bench_verdict.py tests/commands/test_cli.py \
+	tests/docs/test_docs.py tests/package/test_files.py tests/package/test_release.py tests/package/test_types.py \
+	$(patsubst %,tests/multifd/test_%.py,methods opening proxy ram rounds routes totals wire) \
+	tests/zarr/test_zarr.py tests/zarr/test_zarr_v3.py
 
 # Everything that has to hold, in stages. Those that others need come first, then the longest.
 stages := dev wheel tests newest upstream sanitize without-libqpl lint site
@@ -35,7 +40,7 @@ demo: $(VENV)/ready ## See it work.
 
 .PHONY: check
 check: dev ## Lint, types and the quick tests, while you work.
-	printf '%s\n' $(linters) '$(BIN)/pytest -q -n 1 $(quick)' | tools/side_by_side.sh
+	printf '%s\n' $(linters) '$(BIN)/pytest -q $(in_parallel) $(quick)' | tools/side_by_side.sh
 
 .PHONY: test
 test: ## Everything that has to hold: what CI runs.
