@@ -90,8 +90,10 @@ class Command:
         self._process.send_signal(number)
 
     def finish(self) -> subprocess.CompletedProcess[str]:
-        """Wait for its end."""
+        """Wait for its end. Its stderr is returned without the line that it listens."""
         stdout, stderr = self._process.communicate(timeout=PATIENCE)
+        if stderr is not None:
+            stderr = re.sub("^listening at .*\n", "", stderr, count=1, flags=re.MULTILINE)
         return subprocess.CompletedProcess(self._process.args, self._process.returncode, stdout, stderr)
 
     def finish_relay(self) -> tuple[int, dict[str, Any], str]:

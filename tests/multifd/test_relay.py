@@ -11,6 +11,7 @@ import signal
 import socket
 import stat
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -839,6 +840,27 @@ def test_a_tls_connection_that_is_cut_is_no_clean_end(folder: Path, sink: Sink, 
         source.close()
     assert (status, line["ended"]) == (1, "failed")
     assert "broke" in said
+
+
+# ---- The line that it listens -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["relay", "--connect", "tcp::1", "--from", "none", "--to", "qpl"],
+        ["receive", "--channels", "1", "--output", "out"],
+    ],
+    ids=["relay", "receive"],
+)
+def test_a_line_on_stderr_tells_that_it_listens_without_a_terminal_too(folder: Path, words: list[str]) -> None:
+    command = ["numcodecs-qpl", *words, "--listen", f"unix:{folder}/s"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"listening at unix:{folder}/s\n"
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(f"{folder}/s")
+        process.terminate()
 
 
 # ---- Usage ------------------------------------------------------------------------------------------------------

@@ -202,6 +202,11 @@ def say_refused(reason: str) -> None:
     _tell(f"refused a connection: {reason}")
 
 
+def say_listening(address: Address) -> None:
+    """Print the address at which a migration may begin."""
+    _tell(f"listening at {address}")
+
+
 def warn(text: str) -> None:
     """Print a warning."""
     _tell(f"warning: {text}")

@@ -20,6 +20,7 @@ from numcodecs_qpl.cli.migration import (
     check_path,
     positive,
     progress,
+    say_listening,
     say_refused,
     whole_number,
 )
@@ -122,6 +123,7 @@ def _receive(arguments: argparse.Namespace, command: argparse.ArgumentParser) ->
                 timeout=arguments.timeout,
                 refused=say_refused,
             )
+            say_listening(listener.address)
             with progress(lambda: _receiving(receiver)):
                 manifest = receiver.run()
     except (MultiFDError, QplError) as error:

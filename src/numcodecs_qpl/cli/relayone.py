@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numcodecs_qpl.cli.common import OK, failed
-from numcodecs_qpl.cli.migration import Signals, Terminated, progress, say_refused, warn
+from numcodecs_qpl.cli.migration import Signals, Terminated, progress, say_listening, say_refused, warn
 from numcodecs_qpl.files import write_whole
 from numcodecs_qpl.multifd.errors import MultiFDError, OutcomeUnknownError
 from numcodecs_qpl.multifd.relay import Relay, relay_one
@@ -28,6 +28,7 @@ def run_one(plan: Plan, stats: Path | None) -> int:
     (route,) = plan.routes
     with Signals() as signals, contextlib.closing(plan.listener(route)) as listener:
         relay = plan.relay(route, warn)
+        say_listening(listener.address)
         ended, error_text, status = "failed", None, OK
         try:
             with progress(lambda: _progress(relay)):
