@@ -46,9 +46,9 @@ def add_receive(commands: Commands) -> None:
         "the unchanged device state and a manifest. The manifest comes last: without it\n"
         "DIR is not complete.",
         epilog=examples(
-            "receive --listen unix:/run/m.sock --channels 4 --output guest",
-            "receive --listen tcp:10.0.0.2:4444 --channels 4 --output guest --format zarr",
-            "receive --listen unix:m.sock --channels 4 --output day-2 --format zarr --like day-1",
+            "receive --listen unix:m.sock --channels 4 --output guest",
+            "receive --listen tcp::4444 --channels 4 --format zarr \\\n      --output day-1",
+            "receive --listen tcp::4444 --channels 4 --format zarr \\\n      --output day-2 --like day-1",
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

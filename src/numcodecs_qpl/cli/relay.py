@@ -44,11 +44,11 @@ def add_relay(commands: Commands) -> None:
         "relay on each host, two QEMUs that know only 'none' migrate over a link that\n"
         "carries 'qpl'. At the end the relay prints its statistics as a line of JSON.",
         epilog=examples(
-            "relay --listen unix:/run/out.sock --connect tcp:10.0.0.2:4444 --from none --to qpl",
-            "relay --listen tcp:10.0.0.2:4444 --connect unix:/run/in.sock --from qpl --to none",
+            "relay --listen unix:out.sock --connect tcp:10.0.0.2:4444 \\\n      --from none --to qpl",
+            "relay --listen tcp:10.0.0.2:4444 --connect unix:in.sock \\\n      --from qpl --to none",
         )
-        + "\nThe first runs on the source's host, the second on the destination's. Start the second one first.\n"
-        "Instead of tcp:HOST:PORT, use tls:HOST:PORT with --tls-cert, --tls-key and --tls-ca.",
+        + "\nThe first runs on the source's host, the second on the destination's. Start the\nsecond one first. "
+        "Instead of tcp:HOST:PORT, use tls:HOST:PORT with --tls-cert,\n--tls-key and --tls-ca.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument(

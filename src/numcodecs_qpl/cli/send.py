@@ -44,8 +44,8 @@ def add_send(commands: Commands) -> None:
         "command succeeds when the QEMU has confirmed that it has loaded everything.\n"
         "FOLDER does not change.",
         epilog=examples(
-            "send guest --connect unix:/run/in.sock",
-            "send guest --connect tcp:10.0.0.2:4444 --channels 4 --method zstd",
+            "send guest --connect unix:in.sock",
+            "send guest --connect tcp:10.0.0.2:4444 --channels 4 --method qpl",
         )
         + "\nThe QEMU needs the machine type, the memory and the devices that are printed,\n"
         "and its disks as they were when the guest was stopped. For N channels, turn on\n"
