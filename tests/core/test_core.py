@@ -8,6 +8,7 @@ import re
 import signal
 import threading
 import zlib
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,14 +198,15 @@ def test_as_many_threads_as_are_set_share_a_batch_and_the_helpers_block_signals(
     caller = threading.Thread(target=lambda: compress_pages(noise, huffman="dynamic"))
     tasks = Path("/proc/self/task")
     before = {task.name for task in tasks.iterdir()}
-    masks: dict[str, int] = {}
+    masks: defaultdict[str, Counter[int]] = defaultdict(Counter)
     caller.start()
     while caller.is_alive():
         for thread in {task.name for task in tasks.iterdir()} - before - {str(caller.native_id)}:
             with contextlib.suppress(OSError):
-                masks[thread] = blocked_signals(int(thread))
+                masks[thread][blocked_signals(int(thread))] += 1
     assert len(masks) == 2
-    for mask in masks.values():
+    for counts in masks.values():
+        ((mask, _),) = counts.most_common(1)  # Linux shows an empty mask for a thread that ends
         assert all(mask >> (number - 1) & 1 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM))
 
 
