@@ -135,6 +135,8 @@ $(stages:%=%.stage): %.stage:
 tests.stage lint.stage site.stage: dev.stage
 newest.stage: dev.stage wheel.stage
 upstream.stage: wheel.stage
+# They need nothing. Without this they would begin as soon as dev has ended, before the tests, which take longest.
+sanitize.stage without-libqpl.stage: dev.stage
 
 # A build folder that was configured before an option was added does not accept it: begin anew.
 $(VENV)/ready: meson.options
