@@ -70,7 +70,7 @@ def test_hardware_without_a_device_says_the_status_and_what_to_do_and_changes_no
 @without_libqpl
 def test_hardware_without_libqpl_says_that_this_build_has_none_and_changes_nothing() -> None:
     numcodecs_qpl.set_path("software")
-    with pytest.raises(QplError, match=r"cannot be used: this build has no libqpl .* for an IAA, build it") as caught:
+    with pytest.raises(QplError, match=r"cannot be used: this build has no libqpl .* For an IAA, build it") as caught:
         numcodecs_qpl.set_path("hardware")
     assert (caught.value.status, caught.value.name) == (None, None)
     assert numcodecs_qpl.get_path() == "software"
