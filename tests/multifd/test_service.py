@@ -153,6 +153,7 @@ def test_a_migration_whose_guest_stays_unknown_fails(folder: Path, monkeypatch: 
         "both QEMUs (QMP migrate-set-capabilities), or name a socket without {uuid}"
     )
     assert (failure.outcome, failure.cause) == ("failed", "settings")
+    assert not relay.statistics().keys() & relay.process_statistics().keys()
 
 
 def test_a_second_migration_of_the_same_process_is_refused_while_one_runs(folder: Path) -> None:

@@ -31,8 +31,6 @@ NO_NAME = ("", 0)
 RETRY_SECONDS = 0.2
 SILENT_SECONDS = 2.0
 """Time after which a silent client is dropped, because other clients wait meanwhile."""
-OF_THE_PROCESS = ("path", "blocks", "cpu_seconds")
-"""Statistics of a relay that belong to the process, not to one migration."""
 
 _log = logging.getLogger(__name__)
 
@@ -158,7 +156,7 @@ def status(totals: Totals, routes: Mapping[str, Mapping[str, str]]) -> dict[str,
             {
                 "number": migration.number,
                 "route": migration.route,
-                **{name: value for name, value in statistics.items() if name not in OF_THE_PROCESS},
+                **statistics,
             }
             for migration, statistics in snapshot.running
         ],

@@ -45,7 +45,7 @@ def run_one(plan: Plan, stats: Path | None) -> int:
             ended = "interrupted"
             raise
         finally:
-            line = json.dumps({"ended": ended, "error": error_text, **relay.statistics()})
+            line = json.dumps({"ended": ended, "error": error_text, **relay.statistics(), **relay.process_statistics()})
             if stats is not None:
                 status = _write(stats, line + "\n") or status
             print(line, flush=True)

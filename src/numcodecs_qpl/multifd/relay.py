@@ -294,7 +294,7 @@ class Relay:
         return sum(pair.source.received + pair.onward.received for pair in list(self._pairs.values()))
 
     def statistics(self) -> dict[str, Any]:
-        """Return the present statistics.
+        """Return the present statistics of the migration.
 
         Returns
         -------
@@ -303,14 +303,11 @@ class Relay:
             gone to the next hop; ``"confirmed"``: the destination has reported on the return path that it has loaded
             everything; ``"packets"``; ``"pages"``: ``"normal"`` and ``"zero"`` ones in packets; ``"bytes_in"``,
             ``"bytes_out"``: bytes that came from the source and that went onward, on all connections; ``"ratio"``:
-            ``bytes_in`` divided by ``bytes_out``; ``"seconds"`` since the main connection came; ``"cpu_seconds"`` of
-            this process in that time; ``"path"`` that was in force when the relay was made, and the ``"blocks"``
-            (pages) that each path has compressed and decompressed.
+            ``bytes_in`` divided by ``bytes_out``; ``"seconds"`` since the main connection came.
         """
         pairs = list(self._pairs.values())
         bytes_in = sum(pair.source.received for pair in pairs)
         bytes_out = sum(pair.onward.sent for pair in pairs)
-        done = _core.stats()
         return {
             "return_path": self._return_path,
             "passed_on": self._passed_on,
@@ -321,6 +318,19 @@ class Relay:
             "bytes_out": bytes_out,
             "ratio": round(bytes_in / bytes_out, 4) if bytes_out else None,
             "seconds": round(time.monotonic() - self._started, 3) if self.main_came else 0.0,
+        }
+
+    def process_statistics(self) -> dict[str, Any]:
+        """Return the present statistics of the process, which may have other migrations too.
+
+        Returns
+        -------
+        dict
+            ``"cpu_seconds"`` since the main connection came; ``"path"`` that was in force when the relay was made, and
+            the ``"blocks"`` (pages) that each path has compressed and decompressed.
+        """
+        done = _core.stats()
+        return {
             "cpu_seconds": round(time.process_time() - self._cpu_started, 3) if self.main_came else 0.0,
             "path": self._path,
             "blocks": {path: done[path] for path in ("hardware", "software", "fallback")},
@@ -338,7 +348,7 @@ class Relay:
         """
         initial = arrival.initial
         with self._changed:
-            if self._closed or (self._ended.is_set() and (initial is None or self._contradicts(initial))):
+            if self._closed or (self._ended.is_set() and (initial is None or self._contradiction(initial))):
                 raise MultiFDError("the migration has ended")
             if initial is None:
                 if self.main_came:
@@ -350,14 +360,10 @@ class Relay:
                 # QEMU up to 7.2 takes the first connection for the main one.
                 self._waiting.insert(0, arrival)
             else:
-                if self._contradicts(initial) and not self.main_came:
+                if self._contradiction(initial) and not self.main_came:
                     self._drop(self._dead_channels())
-                if initial.id in self._initial:
-                    raise MultiFDError("it is connected already", channel=initial.id)
-                if any(other.uuid != initial.uuid for other in self._initial.values()):
-                    raise MultiFDError(
-                        f"{initial.uuid} is not that of the other channels", field="uuid", channel=initial.id
-                    )
+                if error := self._contradiction(initial):
+                    raise error
                 self._initial[initial.id] = initial
                 self._waiting.append(arrival)
             self._running += 2
@@ -377,10 +383,15 @@ class Relay:
     def is_of_another(self, initial: wire.InitialPacket) -> bool:
         """Return True if a channel cannot be of this migration: it has that channel, or another guest's."""
         with self._changed:
-            return self._contradicts(initial)
+            return self._contradiction(initial) is not None
 
-    def _contradicts(self, initial: wire.InitialPacket) -> bool:
-        return initial.id in self._initial or any(other.uuid != initial.uuid for other in self._initial.values())
+    def _contradiction(self, initial: wire.InitialPacket) -> MultiFDError | None:
+        """Return the error of a channel that cannot be of this migration, or None."""
+        if initial.id in self._initial:
+            return MultiFDError("it is connected already", channel=initial.id)
+        if any(other.uuid != initial.uuid for other in self._initial.values()):
+            return MultiFDError(f"{initial.uuid} is not that of the other channels", field="uuid", channel=initial.id)
+        return None
 
     def _dead_channels(self) -> list[Arrival]:
         """Return the closed channels that wait for the main connection.

@@ -257,11 +257,8 @@ class Intake:
             with self._taking:
                 if self._closing.is_set():
                     raise MultiFDError("it came too late")
-                self._take(
-                    Arrival(
-                        Origin(peer, unique_id, bool(process or unique_id)), connection, head, initial, stranger.number
-                    )
-                )
+                origin = Origin(peer, unique_id, is_certain=bool(process or unique_id))
+                self._take(Arrival(origin, connection, head, initial, stranger.number))
         except NoThreadError as error:
             stranger.sock.close()
             self._failed(error)
