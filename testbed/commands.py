@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from numcodecs_qpl.multifd.relay import NO_RETURN_PATH
+from numcodecs_qpl.multifd.mainrelay import NO_RETURN_PATH
 from numcodecs_qpl.multifd.routes import parse_listen
 
 PATIENCE = 30.0

@@ -17,7 +17,7 @@ from received import ram_sha256
 from sink import Sink, packets_of
 from streams import NAMES, Replay, method_of, recording
 
-from numcodecs_qpl.multifd.relay import NO_RETURN_PATH
+from numcodecs_qpl.multifd.mainrelay import NO_RETURN_PATH
 from numcodecs_qpl.multifd.stream import wire
 
 IDLE, DIRTY = "qemu-11.0.92-none", "qemu-11.0.92-none-dirty"

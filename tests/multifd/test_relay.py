@@ -32,7 +32,8 @@ from streams import NAMES, Recording, Replay, method_of, recording
 from tls_files import issue
 
 from numcodecs_qpl.multifd import MultiFDError
-from numcodecs_qpl.multifd.relay import NO_RETURN_PATH, Relay, relay_one
+from numcodecs_qpl.multifd.mainrelay import NO_RETURN_PATH
+from numcodecs_qpl.multifd.relay import Relay, relay_one
 from numcodecs_qpl.multifd.stream import wire
 from numcodecs_qpl.multifd.transport.address import Address
 from numcodecs_qpl.multifd.transport.listener import Listener

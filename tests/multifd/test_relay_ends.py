@@ -22,7 +22,8 @@ from streams import recording
 from tls_files import issue
 
 from numcodecs_qpl.multifd.errors import MultiFDError, OutcomeUnknownError
-from numcodecs_qpl.multifd.relay import LOOK_FOR_THE_GUEST, NO_RETURN_PATH, Relay, relay_one
+from numcodecs_qpl.multifd.mainrelay import NO_RETURN_PATH
+from numcodecs_qpl.multifd.relay import LOOK_FOR_THE_GUEST, Relay, relay_one
 from numcodecs_qpl.multifd.stream import wire
 from numcodecs_qpl.multifd.stream.returnpath import PONG, SHUT, message
 from numcodecs_qpl.multifd.transport.address import Address

@@ -17,7 +17,6 @@ bytes that it cannot pass on.
 from __future__ import annotations
 
 import contextlib
-import io
 import secrets
 import ssl
 import threading
@@ -29,15 +28,13 @@ from typing import Any
 from uuid import UUID
 
 from numcodecs_qpl import _core
-from numcodecs_qpl.multifd.errors import MultiFDError, NoAnswerError, OutcomeUnknownError, PeerClosedError, RefusedError
+from numcodecs_qpl.multifd.arrivals import MAIN, Arrivals
+from numcodecs_qpl.multifd.errors import MultiFDError, NoAnswerError, OutcomeUnknownError, PeerClosedError
 from numcodecs_qpl.multifd.hooks import MigrationParameters, get_ops
+from numcodecs_qpl.multifd.mainrelay import LOOK_THERE, PIECE, MainRelay
 from numcodecs_qpl.multifd.pair import Pair, fail
 from numcodecs_qpl.multifd.recode import Recoding
 from numcodecs_qpl.multifd.stream import proxy, wire
-from numcodecs_qpl.multifd.stream.opening import read_opening
-from numcodecs_qpl.multifd.stream.returnpath import Confirmation
-from numcodecs_qpl.multifd.stream.savevm import SavevmReader
-from numcodecs_qpl.multifd.stream.vmdescription import DescriptionFinder
 from numcodecs_qpl.multifd.threads import start
 from numcodecs_qpl.multifd.transport.address import Address
 from numcodecs_qpl.multifd.transport.connecting import Abort, connect
@@ -47,18 +44,8 @@ from numcodecs_qpl.multifd.transport.listener import Listener
 from numcodecs_qpl.multifd.transport.silence import Silence
 from numcodecs_qpl.multifd.transport.throttle import Throttle
 
-MAIN = "main"
-PIECE = 64 * 1024  # bytes to pass on at a time without recoding
 TICK = 0.1  # seconds between two checks for signals
 SILENT_SECONDS = 10.0  # after which the operator is warned
-LOOK_THERE = (
-    "; look at what the QEMU (or the relay) there wrote: a QEMU refuses a uuid or a number of multifd-channels "
-    "other than its own"
-)
-NO_RETURN_PATH = (
-    "the source has not opened the return path: if the destination refuses the guest's devices, the source says that "
-    "the migration has completed, and no guest runs. Turn on return-path in both QEMUs (QMP migrate-set-capabilities)"
-)
 LOOK_FOR_THE_GUEST = (
     "Everything had been passed on, and the guest may run at the destination: ask the QEMU there (QMP query-status) "
     "before you let the source's guest run"
@@ -118,8 +105,6 @@ class Relay:
     ----------
     counts : RelayCounts
         Packets and pages so far.
-    main_came : bool
-        True if the source has opened the main connection.
     """
 
     def __init__(
@@ -139,7 +124,7 @@ class Relay:
     ) -> None:
         self.counts = RelayCounts()
         self._recoding = Recoding(decode, get_ops(encode), parameters or MigrationParameters(), page_size)
-        self._page_size = page_size
+        self._main = MainRelay(page_size, warned)
         self._timeout = timeout
         self._link_timeout = link_timeout
         self._warned = warned
@@ -152,20 +137,14 @@ class Relay:
         self._throttle = throttle
         # A daemon thread: name resolution may outlast the process.
         self._opener = threading.Thread(target=self._open_waiting, name="opener", daemon=True)
-        self._waiting: list[Arrival] = []  # not opened onward yet; the main connection is the first
-        self._initial: dict[int, wire.InitialPacket] = {}
+        self._arrivals = Arrivals()
         self._pairs: dict[int | str, Pair] = {}
-        self._running = 0  # directions of the connections that have come, of those that wait too
+        self._running = 0  # directions of the pairs
         self._changed = threading.Condition()
         self._error: Exception | None = None
-        self.main_came = False
         self._ended = threading.Event()
         self._closed = False  # `take` takes no more
-        self._return_path: bool | None = False  # the destination will confirm; None if that cannot be known
-        self._passed_on = False  # the whole main channel, up to the description that ends it
-        self._description = DescriptionFinder()
-        self._confirmed = False  # by the destination, on the return path
-        self._started = 0.0
+        self._started = 0.0  # until the main connection has come
         self._cpu_started = 0.0
 
     def run(self, check: Callable[[], None] = lambda: None, closed: Callable[[], None] = lambda: None) -> None:
@@ -194,20 +173,20 @@ class Relay:
             silence = Silence()
             while not self._over():
                 check()
-                silent = silence.measure(self._received(), begun=self._running > 0)
+                silent = silence.measure(self._received(), begun=self._is_running())
                 if silent > self._timeout:
                     self.fail(NoAnswerError(f"nothing passed for {self._timeout:g} s; {self._missing()}"))
                     break
-                if silent > SILENT_SECONDS and not self._passed_on:
+                if silent > SILENT_SECONDS and not self._main.passed_on:
                     self._warn_once(f"nothing has passed for {SILENT_SECONDS:g} s; {self._missing()}")
-            if self._error is None and not self._initial:
+            if self._error is None and not self._arrivals.uuids:
                 self._warn_once(f"nothing was recoded; {self._missing()}")
-            finished = self._error is None and not self._running
+            finished = self._error is None and not self._is_running()
         finally:
             self._close(finished, closed)
-        if self._error is None or self._confirmed:  # the confirmation may have come while connections were ended
+        if self._error is None or self._main.confirmed:  # the confirmation may have come while connections were ended
             return
-        if isinstance(self._error, NoAnswerError) and self._passed_on:
+        if isinstance(self._error, NoAnswerError) and self._main.passed_on:
             raise OutcomeUnknownError(f"{self._error}. {LOOK_FOR_THE_GUEST}") from self._error
         raise self._error
 
@@ -224,7 +203,7 @@ class Relay:
             with self._changed:
                 self._closed = True
             closed()
-            for arrival in self._waiting:
+            for arrival in self._arrivals.waiting:
                 arrival.connection.reset()
         finally:
             if finished:
@@ -238,12 +217,12 @@ class Relay:
         # A source closes its channels when its main connection breaks. Where everything was passed on, it closes them
         # by itself, as soon as the destination has everything.
         may_open_more = not self.has_lost_source()
-        if self._error is not None or not self._passed_on:
+        if self._error is not None or not self._main.passed_on:
             self._break_main()
         deadline, first_by = time.monotonic() + DELIVERY_SECONDS, self._started + SETUP_SECONDS
         while (now := time.monotonic()) < deadline:
             left = self._left()
-            awaited = may_open_more and not self._initial and now < first_by
+            awaited = may_open_more and not self._arrivals.uuids and now < first_by
             if not (left or awaited or any(pair.passes_forward() for pair in self._pairs.values())):
                 break
             discard(left, TICK)
@@ -252,14 +231,14 @@ class Relay:
         if MAIN in self._pairs:
             fail([self._pairs[MAIN]])
         with self._changed:
-            for arrival in self._waiting:
+            for arrival in self._arrivals.waiting:
                 if arrival.initial is None:
                     arrival.connection.reset()
 
     def _left(self) -> list[Connection]:
         """Return the connections that the source has not closed and that nothing reads any more."""
         with self._changed:
-            waiting = [arrival.connection for arrival in self._waiting]
+            waiting = [arrival.connection for arrival in self._arrivals.waiting]
         broken = [pair.source for pair in self._pairs.values() if not pair.passes_forward()]
         return [connection for connection in waiting + broken if not connection.has_hung_up()]
 
@@ -268,21 +247,26 @@ class Relay:
         # With a time limit: a signal in another thread, or just before the wait, does not wake this thread.
         with self._changed:
             return bool(
-                self._changed.wait_for(lambda: self._error or (self.main_came and not self._running), timeout=TICK)
+                self._changed.wait_for(lambda: self._error or (self.main_came and not self._is_running()), timeout=TICK)
             )
+
+    def _is_running(self) -> bool:
+        """Return True while there is a connection that waits or a direction that has not ended."""
+        with self._changed:
+            return bool(self._running or self._arrivals.waiting)
 
     def _missing(self) -> str:
         """Return the likely cause of silence, and what to do."""
         if not self.main_came:
             return "the source has opened no main connection: look at what it wrote"
-        if not self._initial:
+        if not self._arrivals.uuids:
             return (
                 "the source has opened no multifd channel: turn multifd on in both QEMUs (migrate-set-capabilities), "
                 "with the same multifd-channels"
             )
         return (
-            f"multifd channels that the source has opened: {len(self._initial)}. A destination that expects more waits "
-            "for them: set multifd-channels to the same number in both QEMUs"
+            f"multifd channels that the source has opened: {len(self._arrivals.uuids)}. A destination that expects "
+            "more waits for them: set multifd-channels to the same number in both QEMUs"
         )
 
     def _warn_once(self, text: str) -> None:
@@ -309,15 +293,15 @@ class Relay:
         bytes_in = sum(pair.source.received for pair in pairs)
         bytes_out = sum(pair.onward.sent for pair in pairs)
         return {
-            "return_path": self._return_path,
-            "passed_on": self._passed_on,
-            "confirmed": self._confirmed,
+            "return_path": self._main.return_path,
+            "passed_on": self._main.passed_on,
+            "confirmed": self._main.confirmed,
             "packets": self.counts.packets,
             "pages": {"normal": self.counts.normal_pages, "zero": self.counts.zero_pages},
             "bytes_in": bytes_in,
             "bytes_out": bytes_out,
             "ratio": round(bytes_in / bytes_out, 4) if bytes_out else None,
-            "seconds": round(time.monotonic() - self._started, 3) if self.main_came else 0.0,
+            "seconds": round(time.monotonic() - self._started, 3) if self._started else 0.0,
         }
 
     def process_statistics(self) -> dict[str, Any]:
@@ -331,7 +315,7 @@ class Relay:
         """
         done = _core.stats()
         return {
-            "cpu_seconds": round(time.process_time() - self._cpu_started, 3) if self.main_came else 0.0,
+            "cpu_seconds": round(time.process_time() - self._cpu_started, 3) if self._started else 0.0,
             "path": self._path,
             "blocks": {path: done[path] for path in ("hardware", "software", "fallback")},
         }
@@ -348,26 +332,18 @@ class Relay:
         """
         initial = arrival.initial
         with self._changed:
-            if self._closed or (self._ended.is_set() and (initial is None or self._contradiction(initial))):
+            if self._closed or (self._ended.is_set() and (initial is None or self._arrivals.contradiction(initial))):
                 raise MultiFDError("the migration has ended")
+            self._arrivals.add(arrival)
             if initial is None:
-                if self.main_came:
-                    raise MultiFDError("it is connected already", channel=MAIN)
-                self._drop([each for each in self._dead_channels() if each.number < arrival.number])
-                self._started = time.monotonic()
                 self._cpu_started = time.process_time()
-                self.main_came = True
-                # QEMU up to 7.2 takes the first connection for the main one.
-                self._waiting.insert(0, arrival)
-            else:
-                if self._contradiction(initial) and not self.main_came:
-                    self._drop(self._dead_channels())
-                if error := self._contradiction(initial):
-                    raise error
-                self._initial[initial.id] = initial
-                self._waiting.append(arrival)
-            self._running += 2
+                self._started = time.monotonic()
             self._changed.notify_all()
+
+    @property
+    def main_came(self) -> bool:
+        """Return True if the source has opened the main connection."""
+        return self._arrivals.main_came
 
     def has_lost_source(self) -> bool:
         """Return True if the source has ended the main connection, or all its channels if it has no main connection.
@@ -377,37 +353,12 @@ class Relay:
         with self._changed:
             if MAIN in self._pairs:
                 return self._pairs[MAIN].source.has_hung_up()
-            decisive = [arrival for arrival in self._waiting if (arrival.initial is None) == self.main_came]
-            return all(arrival.connection.has_hung_up() for arrival in decisive)
+            return self._arrivals.have_hung_up()
 
     def is_of_another(self, initial: wire.InitialPacket) -> bool:
         """Return True if a channel cannot be of this migration: it has that channel, or another guest's."""
         with self._changed:
-            return self._contradiction(initial) is not None
-
-    def _contradiction(self, initial: wire.InitialPacket) -> MultiFDError | None:
-        """Return the error of a channel that cannot be of this migration, or None."""
-        if initial.id in self._initial:
-            return MultiFDError("it is connected already", channel=initial.id)
-        if any(other.uuid != initial.uuid for other in self._initial.values()):
-            return MultiFDError(f"{initial.uuid} is not that of the other channels", field="uuid", channel=initial.id)
-        return None
-
-    def _dead_channels(self) -> list[Arrival]:
-        """Return the closed channels that wait for the main connection.
-
-        If the source then opens its main connection, or the same channel again, they belong to an earlier migration
-        that failed: QEMU opens the main connection first.
-        """
-        return [each for each in self._waiting if each.initial is not None and each.connection.has_hung_up()]
-
-    def _drop(self, arrivals: list[Arrival]) -> None:
-        for arrival in arrivals:
-            arrival.connection.close()
-            self._waiting.remove(arrival)
-            if arrival.initial is not None:
-                del self._initial[arrival.initial.id]
-            self._running -= 2
+            return self._arrivals.contradiction(initial) is not None
 
     def _open_waiting(self) -> None:
         """Open the waiting connections onward: the main connection, then the others in the order of their arrival."""
@@ -416,7 +367,7 @@ class Relay:
                 self._changed.wait_for(lambda: self._ended.is_set() or self._can_open())
                 if self._ended.is_set():
                     return
-                arrival = self._waiting[0]
+                arrival = self._arrivals.waiting[0]
             party = MAIN if arrival.initial is None else arrival.initial.id
             try:
                 self._open(party, arrival)
@@ -426,16 +377,16 @@ class Relay:
 
     def waits_for_uuid(self) -> str:
         """Return the address onward if it depends on the guest and no channel has named the guest, or else ""."""
-        return "" if isinstance(self._onward, Address) or self._initial else str(self._onward)
+        return "" if isinstance(self._onward, Address) or self._arrivals.uuids else str(self._onward)
 
     def _can_open(self) -> bool:
-        return self.main_came and bool(self._waiting) and not self.waits_for_uuid()
+        return self.main_came and bool(self._arrivals.waiting) and not self.waits_for_uuid()
 
     def _address(self) -> Address:
         if isinstance(self._onward, Address):
             return self._onward
         with self._changed:
-            uuid = next(iter(self._initial.values())).uuid
+            uuid = next(iter(self._arrivals.uuids.values()))
         return self._onward(uuid)
 
     def _open(self, party: int | str, arrival: Arrival) -> None:
@@ -452,27 +403,29 @@ class Relay:
         if self._throttle is not None:
             pair.onward.pace = partial(self._throttle.wait, stop=self._ended)
         if arrival.initial is None:
-            forward, back = self._pass_main, self._pass_main_back
+            forward, back = self._main.forward, self._main.back
         else:
-            forward, back = partial(self._recode, arrival.initial.id), self._pass_back
+            forward, back = partial(self._recode, arrival.initial.id), self._return
         with self._changed:
             if self._ended.is_set():
                 pair.onward.close()
                 return
-            self._waiting.pop(0)
+            del self._arrivals.waiting[0]
             for connection in (pair.source, pair.onward):
                 connection.limit_silence(self._link_timeout)
             self._pairs[party] = pair
-            for work in (partial(self._forward, forward, self._proxy_header + arrival.head), back):
+            head = self._proxy_header + arrival.head
+            for work in (partial(self._pass_forward, forward, head), partial(self._pass_back, back)):
                 thread = threading.Thread(target=self._guard, args=(work, pair, party), name=f"{party}")
                 pair.threads.append(start(thread))
+                self._running += 1
 
     def _guard(self, work: Callable[[Pair], None], pair: Pair, party: int | str) -> None:
         try:
             work(pair)
         except Exception as error:  # of any kind: `run` raises it, as no thread waits for this one
             self.fail(error, party)
-            if self._confirmed:
+            if self._main.confirmed:
                 pair.abort()  # or the source might wait until its bytes are read
         finally:
             with self._changed:
@@ -485,56 +438,23 @@ class Relay:
             error.locate(party)
         with self._changed:
             # The guest is there once the destination has confirmed it, and connections that this relay ends break.
-            if self._error is None and not self._ended.is_set() and not self._confirmed:
+            if self._error is None and not self._ended.is_set() and not self._main.confirmed:
                 self._error = error
             self._changed.notify_all()
 
     # ---- Bytes ----
 
     @staticmethod
-    def _forward(passing: Callable[[Pair], None], head: bytes, pair: Pair) -> None:
+    def _pass_forward(passing: Callable[[Pair], None], head: bytes, pair: Pair) -> None:
         pair.onward.send([head])
         passing(pair)
         pair.source_ended = True
         pair.onward.end()
 
-    def _pass_main(self, pair: Pair) -> None:
-        passing = _PassedOn(pair, self._find_end)
-        self._return_path = read_opening(SavevmReader(io.BufferedReader(passing), self._page_size)).return_path
-        if self._return_path is False:
-            self._warned(NO_RETURN_PATH)
-        piece = bytearray(PIECE)
-        while passing.readinto(piece):
-            pass
-        if not self._passed_on:
-            raise PeerClosedError(
-                "the source ended before the description of the device state: the migration has failed"
-            )
-
-    def _find_end(self, data: memoryview) -> None:
-        self._passed_on = self._description.add(data) is not None
-
-    def _pass_main_back(self, pair: Pair) -> None:
-        confirmation = Confirmation()
-        for data in pair.onward.pieces(PIECE):
-            confirmation.add(data)
-            if confirmation.came and not self._passed_on:
-                raise MultiFDError(
-                    f"{pair.onward.name} confirmed that it has loaded the guest before the source had sent everything"
-                    f"{LOOK_THERE}"
-                )
-            self._confirmed = confirmation.came
-            pair.source.send([data])
-        if not self._passed_on:
-            raise RefusedError(
-                f"{pair.onward.name} ended the main connection before the source had sent everything{LOOK_THERE}"
-            )
-        if self._return_path and not self._confirmed:
-            raise RefusedError(
-                f"{pair.onward.name} ended the main connection and has not confirmed that it has loaded the guest"
-                f"{LOOK_THERE}"
-            )
-        self._end_source(pair)
+    def _pass_back(self, passing: Callable[[Pair], None], pair: Pair) -> None:
+        passing(pair)
+        if not self._ended.is_set():  # a pair that fails is reset
+            pair.source.end()
 
     def _recode(self, channel: int, pair: Pair) -> None:
         self._recoding.run(channel, pair, self._count)
@@ -545,20 +465,15 @@ class Relay:
             self.counts.normal_pages += packet.normal_pages
             self.counts.zero_pages += packet.zero_pages
 
-    def _pass_back(self, pair: Pair) -> None:
+    def _return(self, pair: Pair) -> None:
         try:
             for data in pair.onward.pieces(PIECE):
                 pair.source.send([data])
         except PeerClosedError:
             # A destination sends nothing on a multifd channel. Once it has all pages it may close the channel
             # before the source does.
-            if not (pair.source_ended or self._passed_on):
+            if not (pair.source_ended or self._main.passed_on):
                 raise
-        self._end_source(pair)
-
-    def _end_source(self, pair: Pair) -> None:
-        if not self._ended.is_set():  # a pair that fails is reset
-            pair.source.end()
 
 
 def relay_one(
@@ -586,30 +501,3 @@ def relay_one(
         relay.run(check, intake.close)
     finally:
         intake.close()
-
-
-class _PassedOn(io.RawIOBase):
-    """Stream of the source's bytes. Bytes that are read from it have been passed on.
-
-    Parameters
-    ----------
-    pair : Pair
-        The connections.
-    note : callable
-        ``note(data)`` is called with each piece before it is passed on.
-    """
-
-    def __init__(self, pair: Pair, note: Callable[[memoryview], None]) -> None:
-        self._pair = pair
-        self._note = note
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)
-        view = view[: self._pair.source.read_some(view)]
-        if view:
-            self._note(view)
-            self._pair.onward.send([view])
-        return len(view)
