@@ -17,8 +17,10 @@ os.environ["PYTHONSAFEPATH"] = "1"
 # And those of the environment that pytest is of, also where that is not an active one.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
-# A shell lets what it runs in the background ignore Ctrl-C; programs that tests start would inherit that.
+# A shell makes background programs ignore Ctrl-C, and nohup makes them ignore SIGHUP. The programs that tests start
+# would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("here", deadline=None)
