@@ -5,9 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The build folder stays: it keeps the fetched libraries and the objects from one run to the next. ISA-L and libdeflate are
 # Debian's newest, not the machine's, so that tests and figures are of known versions.
-install = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-version-check \
-	--no-build-isolation -Cbuild-dir=build/make -Csetup-args=-Dwerror=true -Csetup-args=-Demulated_iaa=true \
-	-Csetup-args=-Dsoftware_libraries=debian
+install = PYTHON='$(PYTHON)' tools/install.sh $(VENV) --no-build-isolation -Cbuild-dir=build/make \
+	-Csetup-args=-Dwerror=true -Csetup-args=-Demulated_iaa=true -Csetup-args=-Dsoftware_libraries=debian
 
 # Every page anew (-E): of pages that have not changed, sphinx would not repeat a warning.
 sphinx = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -E -n -W --keep-going -q -d build/doctrees docs build/docs
@@ -15,8 +14,9 @@ sphinx = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -E -n -W --keep-goin
 linters = '$(BIN)/mypy' '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' \
 	'PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint --max-line-length=120 src'
 
-# A process for each processor. All tests of a file run in the same process, as they share fixtures.
-in_parallel := -n logical --maxprocesses 8 --dist loadfile
+# One process more than there are processors, at most 8, as many tests wait. All tests of a file run in the same process,
+# because they share fixtures.
+in_parallel := -n $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8))) --dist loadfile
 
 # Tests for make check: half of all, in about 80 s of CPU time. Left out are those of devices, QEMU, whole migrations and
 # large matrices, and those that start many processes.
@@ -84,7 +84,7 @@ wheel: ## Build an sdist and wheels into dist/ (docs/wheels.md).
 
 .PHONY: release-check
 release-check: wheel ## Check that what is in dist/ can be released (RELEASING.md).
-	.venv-wheels/bin/pip install -q --disable-pip-version-check twine
+	tools/install.sh .venv-wheels twine
 	.venv-wheels/bin/python tools/release_check.py
 
 .PHONY: fuzz
@@ -141,6 +141,5 @@ sanitize.stage without-libqpl.stage: dev.stage
 # A build folder that was configured before an option was added does not accept it: begin anew.
 $(VENV)/ready: meson.options
 	rm -rf build/make
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check meson-python ninja "Cython>=3.1"
+	PYTHON='$(PYTHON)' tools/install.sh $(VENV) meson-python ninja "Cython>=3.1"
 	touch $@

@@ -10,9 +10,8 @@ targets=("${@:2}")
 [ ${#targets[@]} -gt 0 ] || targets=(gzip zlib deflate pages encode)
 
 venv=.venv-fuzz
-[ -e $venv/ready ] || { "${PYTHON:-python3}" -m venv $venv && touch $venv/ready; }
+tools/install.sh $venv meson-python ninja "Cython>=3.1"
 export PATH="$PWD/$venv/bin:$PATH" PYTHONPATH=tests/support:tests/fuzz
-pip install -q --disable-pip-version-check meson-python ninja "Cython>=3.1"
 
 mkdir -p build/fuzz-corpus
 options=()
@@ -28,7 +27,7 @@ else
     options=(-Cbuild-dir=build/fuzz-cc)
 fi
 rm -f $probe $probe.c
-pip install -q --disable-pip-version-check --no-build-isolation "${options[@]}" ".[fuzz]"
+tools/install.sh $venv --no-build-isolation "${options[@]}" ".[fuzz]"
 
 # libFuzzer has to be there before the extension, which refers to it.
 preload=$(python -P -c 'import atheris; print(atheris.path())')/asan_with_fuzzer.so

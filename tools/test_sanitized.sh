@@ -7,13 +7,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 venv=.venv-sanitized
-[ -e $venv/ready ] || { "${PYTHON:-python3}" -m venv $venv && touch $venv/ready; }
+tools/install.sh $venv meson-python ninja "Cython>=3.1" isal numcodecs numpy pytest
 export PATH="$PWD/$venv/bin:$PATH"
-pip install -q --disable-pip-version-check meson-python ninja "Cython>=3.1" isal numcodecs numpy pytest
 libraries=$PWD/build/sanitized-libraries
 build-aux/build_libraries.sh "$libraries" -g -O1 -fno-omit-frame-pointer -fsanitize=address
 export PKG_CONFIG_PATH=$libraries/lib/pkgconfig
-pip install -q --disable-pip-version-check --no-build-isolation --no-deps -Cbuild-dir=build/sanitized \
+tools/install.sh $venv --no-build-isolation --no-deps -Cbuild-dir=build/sanitized \
     -Csetup-args=-Db_sanitize=address -Csetup-args=-Db_lundef=false -Csetup-args=-Dbuildtype=debugoptimized \
     -Csetup-args=-Dsoftware_libraries=system -Csetup-args=-Dwerror=true -Csetup-args=-Demulated_iaa=true .
 

@@ -18,8 +18,8 @@ run() { # a title, a folder with the tests, and arguments of pytest
 
 while read -r version python; do
     venv=$root/.venv-upstream-$version
-    "$python" -m venv --clear "$venv"
-    "$venv/bin/pip" install -q --disable-pip-version-check "$(echo dist/*-cp"${version/./}"-*.whl)[zarr]" \
+    rm -rf "$venv"
+    PYTHON=$python tools/install.sh "$venv" "$(echo dist/*-cp"${version/./}"-*.whl)[zarr]" \
         hypothesis pytest pytest-asyncio pytest-benchmark
     zarr=$("$venv/bin/python" -c 'import importlib.metadata as m; print("zarr-" + m.version("zarr"))')
     "$venv/bin/pip" download -q --disable-pip-version-check --no-binary zarr --no-deps -d "$venv" "${zarr/-/==}"
