@@ -175,6 +175,25 @@ def test_no_memory_is_taken_for_a_claim_that_the_stream_cannot_hold(claim: int, 
 
 
 @pytest.mark.parametrize("container", ["gzip", "zlib", "deflate"])
+def test_the_fault_of_a_large_chunk_is_found_without_copies_of_it(container: ContainerName) -> None:
+    codec = QPL(container=container)
+    data = RNG.bytes(16 << 20)
+    encoded = codec.encode(data)
+    for damaged, message in (
+        (encoded[:-100], r"is truncated: the data ends after \d+ bytes of it"),
+        (encoded[: 8 << 20] + b"\xff" * 100_000 + encoded[-100:], "is damaged: Error -3"),
+    ):
+        out = bytearray(len(data))
+        tracemalloc.start()
+        try:
+            with pytest.raises(CorruptDataError, match=message):
+                codec.decode(damaged, out)
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("container", ["gzip", "zlib", "deflate"])
 def test_the_greatest_expansion_that_deflate_has_is_read(container: ContainerName) -> None:
     data = bytes(20_000_000)
     encoded = zlib.compress(data, 9, {"gzip": 31, "zlib": 12, "deflate": -12}[container])

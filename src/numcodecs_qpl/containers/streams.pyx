@@ -69,17 +69,19 @@ cdef str fault_of(Block *block, bint may_be_too_large):
     # Return the fault of a stream that cannot be inflated, in zlib's words, which are more exact than libdeflate's
     # status. Return None if the output has too little room.
     inflater = zlib.decompressobj(-15)
-    piece = PyMemoryView_FromMemory(<char *>block.src, block.size, PyBUF_READ)
+    stream = PyMemoryView_FromMemory(<char *>block.src, block.size, PyBUF_READ)
     cdef size_t size = 0
     try:
-        while not inflater.eof:
-            inflated = len(inflater.decompress(piece, PIECE))
-            piece = inflater.unconsumed_tail
-            size += inflated
-            if may_be_too_large and size > block.room:
-                return None
-            if not inflated and not piece:
-                break
+        for at in range(0, block.size, PIECE):
+            piece = stream[at:at + PIECE]  # zlib copies the input that a call leaves, so it gets no more than this
+            while not inflater.eof:
+                inflated = len(inflater.decompress(piece, PIECE))
+                piece = inflater.unconsumed_tail
+                size += inflated
+                if may_be_too_large and size > block.room:
+                    return None
+                if not inflated and not piece:
+                    break
     except zlib.error as error:
         return f"is damaged: {error}"
     return "is damaged" if inflater.eof else f"is truncated: the data ends after {block.size} bytes of it"
