@@ -248,19 +248,21 @@ def _switch_to(state: _State) -> None:
     """Restore numcodecs and zarr, then apply `state`."""
     global _now
     with _switch:
+        # First, as importing zarr may fail.
+        zarr = _zarr_3() if any(_NAMES[name].zarr for name in state.names) else None
         while _undo:
             _undo.pop()()
         for name in state.names:
-            _serve(name, _NAMES[name], state.instances)
+            _serve(name, _NAMES[name], zarr, state.instances)
         _now = state
 
 
-def _serve(name: CodecId, served: _Name, instances: bool) -> None:
+def _serve(name: CodecId, served: _Name, zarr: Any, instances: bool) -> None:
     registry = numcodecs.registry.codec_registry
     before = registry.get(name, served.theirs)
     numcodecs.registry.register_codec(served.ours, name)
     _undo.append(lambda: numcodecs.registry.register_codec(before, name))
-    if served.zarr and (zarr := _zarr_3()):
+    if served.zarr and zarr:
         key = served.zarr
         configured = zarr.config.get(key)
         if configured != _OURS_IN_ZARR:  # the environment may have chosen it

@@ -161,3 +161,11 @@ class GzipCodec(_ByCodec, ZarrsGzipCodec):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return object.__new__, (_FromRegistry("gzip"),), {"level": self.level}
+
+    # Without these, `copy` would call the function of `__reduce__` without pickling its arguments.
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
+        return self

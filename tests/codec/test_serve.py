@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import itertools
 import pickle
@@ -370,6 +371,21 @@ def test_enable_works_without_zarr() -> None:
     assert run_python(code).stdout == "('gzip', 'zlib') numcodecs_qpl.serve\n"
 
 
+def test_a_zarr_that_cannot_be_imported_leaves_all_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "zarr.py").write_text("raise ImportError('damaged')")
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numcodecs, numcodecs_qpl
+numcodecs_qpl.enable("zlib")
+try:
+    numcodecs_qpl.enable()
+except ImportError as error:
+    print(error, numcodecs_qpl.enabled(), numcodecs.get_codec({"id": "gzip"}).__module__)
+"""
+    assert run_python(code, tmp_path).stdout == "damaged ('zlib',) numcodecs.gzip\n"
+
+
 def test_importing_the_module_enabled_enables_and_it_can_still_be_called() -> None:
     code = (
         "import numcodecs_qpl; assert numcodecs_qpl.enabled() == (); import numcodecs_qpl.enabled; "
@@ -413,6 +429,13 @@ def test_zarrs_codec_is_unpickled_as_what_is_configured_there() -> None:
     with numcodecs_qpl.enable():
         assert type(pickle.loads(pickled)) is OurGzipCodec
         assert pickle.loads(pickled).level == 4
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_zarrs_codec_is_copied_as_what_it_is(copied: Callable[[OurGzipCodec], OurGzipCodec]) -> None:
+    codec = copied(OurGzipCodec(level=4))
+    assert type(codec) is OurGzipCodec
+    assert codec.level == 4
 
 
 def test_what_zarr_imports_to_find_gzip_needs_none_of_its_private_modules() -> None:
