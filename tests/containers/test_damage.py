@@ -5,13 +5,14 @@ from __future__ import annotations
 import struct
 import tracemalloc
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numcodecs
 import numpy as np
 import pytest
 
-from numcodecs_qpl import QPL, CorruptDataError
+from numcodecs_qpl import QPL, CorruptDataError, get_threads, set_threads
 from numcodecs_qpl.containers import ContainerName
 
 RNG = np.random.default_rng(7)
@@ -170,6 +171,28 @@ def test_no_memory_is_taken_for_a_claim_that_the_stream_cannot_hold(claim: int, 
         with pytest.raises(CorruptDataError, match=rf"its 600 bytes have .* says {claim} bytes"):
             QPL().decode(encoded)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = get_threads()
+    set_threads(2)
+    yield
+    set_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_memory_for_a_wrong_index_is_free_before_the_stream_is_inflated() -> None:
+    data = RNG.bytes(4 << 20)
+    encoded = bytearray(QPL().encode(data))
+    first, second = struct.unpack_from("<II", encoded, 20)
+    struct.pack_into("<II", encoded, 20, first + 1, second - 1)
+    tracemalloc.start()
+    try:
+        assert QPL().decode(encoded) == data
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * len(data)
     finally:
         tracemalloc.stop()
 

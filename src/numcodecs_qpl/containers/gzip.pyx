@@ -115,6 +115,7 @@ def decode(Memory src not None, Memory out, Reader reader not None, bint lenient
                 dst = Memory(data, "data")
             if dst.size == size and decompress_blocks(src, places, dst, final, "crc32") == crcs:
                 return data
+            data = dst = None  # free the memory before it is allocated again
     return decode_serially(src, start, out, reader, lenient)
 
 
