@@ -287,6 +287,13 @@ def test_there_is_nothing_to_probe_without_libqpl() -> None:
     assert entry(result.stdout, "libqpl") == "not in this build"
 
 
+@pytest.mark.parametrize("variable", ["NUMCODECS_QPL_PATH", "NUMCODECS_QPL_THREADS", "NUMCODECS_QPL_NUMA"])
+def test_nothing_is_probed_with_a_setting_that_is_invalid(variable: str) -> None:
+    result = run("info", "--probe", **{variable: "junk"})
+    assert result.returncode == 1
+    assert re.fullmatch(rf"numcodecs-qpl: error: {variable} is 'junk'; it must be [^;]*\n", result.stderr)
+
+
 def test_info_leaves_the_devices_alone_where_software_was_asked_for(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

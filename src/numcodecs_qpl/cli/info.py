@@ -46,9 +46,8 @@ def add_info(commands: Commands) -> None:
 
 def _info(arguments: argparse.Namespace) -> int:
     facts = _facts()
-    if arguments.probe:
-        facts["probe"], failures = _probed(facts["devices"])
-        facts["errors"] += failures
+    if arguments.probe and not facts["errors"]:
+        facts["probe"], facts["errors"] = _probed(facts["devices"])
     print(json.dumps(_json_of(facts), indent=2) if arguments.json else _text_of(facts, verbose=arguments.verbose))
     return failed("; ".join(facts["errors"])) if facts["errors"] else OK
 
