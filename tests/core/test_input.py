@@ -245,7 +245,7 @@ def test_what_is_not_contiguous_is_a_value_error_that_names_the_argument(what: s
         with pytest.raises(ValueError, match=f"^{name} is not contiguous; pass a copy"):
             function(APART[what])
     for name, write in TARGETS.values():
-        with pytest.raises(ValueError, match=f"^{name} is not contiguous; pass a copy"):
+        with pytest.raises(ValueError, match=f"^{name} is not contiguous; pass contiguous memory, and copy from it$"):
             write(APART[what])
 
 
@@ -294,6 +294,12 @@ def test_an_out_beside_the_chunk_in_one_piece_of_memory_is_filled() -> None:
         memory[at : at + len(encoded)] = np.frombuffer(encoded, "u1")
         QPL().decode(memory[at : at + len(encoded)], memory[out_at : out_at + SIZE])
         assert memory[out_at : out_at + SIZE].tobytes() == PLAIN
+
+
+def test_an_empty_out_overlaps_nothing() -> None:
+    memory = np.frombuffer(QPL().encode(b""), "u1").copy()
+    out = memory[5:5]
+    assert QPL().decode(memory, out) is out
 
 
 def test_pages_whose_memory_overlaps_are_refused_untouched() -> None:

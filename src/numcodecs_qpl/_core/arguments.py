@@ -24,7 +24,7 @@ HUFFMAN: dict[Huffman, bool] = {"fixed": False, "dynamic": True}
 """Choices of `huffman`: True if tables are made for each block."""
 
 
-def unusual_bytes(buffer: Any, name: str) -> memoryview:
+def unusual_bytes(buffer: Any, name: str, writable: bool) -> memoryview:
     """Return the bytes of an object that has no C-contiguous buffer or may hold Python objects; see `Memory`."""
     try:
         array = np.asarray(buffer if isinstance(buffer, np.ndarray) else memoryview(buffer))
@@ -33,7 +33,8 @@ def unusual_bytes(buffer: Any, name: str) -> memoryview:
     if array.dtype.hasobject:
         raise TypeError(f"{name} holds Python objects; bytes or an array of numbers is required")
     if not (array.flags.c_contiguous or array.flags.f_contiguous):
-        raise ValueError(f"{name} is not contiguous; pass a copy: numpy.ascontiguousarray({name})")
+        advice = "contiguous memory, and copy from it" if writable else f"a copy: numpy.ascontiguousarray({name})"
+        raise ValueError(f"{name} is not contiguous; pass {advice}")
     if not array.nbytes:
         return memoryview(bytearray() if array.flags.writeable else b"")
     return array.reshape(-1, order="A").view(np.uint8).data

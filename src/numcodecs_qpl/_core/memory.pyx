@@ -35,7 +35,7 @@ cdef class Memory:
             usual = False
         if not usual:
             PyBuffer_Release(&self.view)
-            PyObject_GetBuffer(unusual_bytes(buffer, name), &self.view, PyBUF_C_CONTIGUOUS)
+            PyObject_GetBuffer(unusual_bytes(buffer, name, writable), &self.view, PyBUF_C_CONTIGUOUS)
         if writable and self.view.readonly:
             raise ValueError(f"{name} is read-only; a writable buffer is required")
         self.start = <uint8_t *>self.view.buf
