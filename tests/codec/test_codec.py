@@ -123,14 +123,6 @@ def test_a_buffer_of_any_type_is_encoded_and_decoded(buffer: Any, container: Con
         assert codec.decode(wrapped) == plain
 
 
-def test_a_file_in_memory_is_encoded_and_decoded_into(tmp_path: Path) -> None:
-    data = np.memmap(tmp_path / "in", "i4", "w+", shape=(100, 100))
-    data[:] = np.arange(10_000).reshape(100, 100)
-    out = np.memmap(tmp_path / "out", "i4", "w+", shape=(100, 100))
-    QPL().decode(QPL().encode(data), out)
-    assert np.array_equal(out, data)
-
-
 OUTS: dict[str, Callable[[int], Any]] = {
     "bytearray": bytearray,
     "memoryview": lambda size: memoryview(bytearray(size)),

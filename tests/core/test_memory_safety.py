@@ -14,7 +14,6 @@ from hostile import spilling
 
 import numcodecs_qpl
 from numcodecs_qpl import QPL
-from numcodecs_qpl._core import compress_pages_into
 from numcodecs_qpl._core.types import Huffman
 from numcodecs_qpl.containers import ContainerName
 
@@ -129,63 +128,3 @@ def test_noise_of_any_size_is_written_in_one_stream(container: ContainerName, hu
     out = bytearray(len(data))
     codec.decode(encoded, out)
     assert out == data
-
-
-# ---- Buffers that overlap ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shift", [0, 1, 4096, 69_999])
-@pytest.mark.parametrize("container", ["gzip", "zlib", "deflate"])
-def test_an_out_that_overlaps_buf_is_refused(container: ContainerName, shift: int) -> None:
-    codec = QPL(container=container)
-    data = RNG.integers(0, 4, 70_000, np.uint8)
-    encoded = np.frombuffer(codec.encode(data), np.uint8)
-    memory = np.zeros(len(data) + len(encoded), np.uint8)
-    buf = memory[shift : shift + len(encoded)]
-    buf[:] = encoded
-    with pytest.raises(ValueError, match="out overlaps buf"):
-        codec.decode(buf, memory[: len(data)])
-    assert np.array_equal(buf, encoded)
-
-
-@pytest.mark.parametrize("container", ["gzip", "zlib", "deflate"])
-def test_an_out_that_touches_buf_is_filled(container: ContainerName) -> None:
-    codec = QPL(container=container)
-    data = RNG.integers(0, 4, 70_000, np.uint8)
-    encoded = np.frombuffer(codec.encode(data), np.uint8)
-    memory = np.zeros(2 * len(data) + len(encoded), np.uint8)
-    buf = memory[len(data) : len(data) + len(encoded)]
-    buf[:] = encoded
-    for out in (memory[: len(data)], memory[len(data) + len(encoded) :]):
-        codec.decode(buf, out)
-        assert np.array_equal(out, data)
-        assert np.array_equal(buf, encoded)
-
-
-def test_an_empty_out_overlaps_nothing() -> None:
-    memory = np.frombuffer(QPL().encode(b""), np.uint8).copy()
-    out = memory[5:5]
-    assert QPL().decode(memory, out) is out
-
-
-@pytest.mark.parametrize("shift", [0, 1, 4096, 16 * 4096 - 1])
-def test_pages_are_not_inflated_over_their_payload(shift: int) -> None:
-    pages = RNG.integers(0, 4, 16 * 4096, np.uint8)
-    lengths, payload = numcodecs_qpl.compress_pages(pages)
-    memory = np.zeros(len(pages) + len(payload), np.uint8)
-    source = memory[shift : shift + len(payload)]
-    source[:] = np.frombuffer(payload, np.uint8)
-    with pytest.raises(ValueError, match="out overlaps payload"):
-        numcodecs_qpl.decompress_pages(source, lengths, out=memory[: len(pages)])
-    assert source.tobytes() == payload
-
-
-@pytest.mark.parametrize("shift", [0, 1, 4096, 16 * 4096 - 1])
-def test_pages_are_not_compressed_over_themselves(shift: int) -> None:
-    content = RNG.integers(0, 4, 16 * 4096, np.uint8)
-    memory = np.zeros(2 * len(content), np.uint8)
-    pages = memory[shift : shift + len(content)]
-    pages[:] = content
-    with pytest.raises(ValueError, match="payload overlaps buffer"):
-        compress_pages_into(pages, np.empty(16, np.uint32), memory[: len(content)])
-    assert np.array_equal(pages, content)

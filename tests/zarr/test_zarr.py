@@ -34,7 +34,6 @@ DATA = np.cumsum(RNG.integers(-3, 4, (120, 130)), axis=1, dtype="i4")
 CONFIGS: list[dict[str, Any]] = [
     {},
     {"block_size": 1000},
-    {"block_size": 1000},
     {"huffman": "fixed"},
     {"container": "zlib"},
     {"container": "deflate"},

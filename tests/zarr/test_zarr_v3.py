@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import pickle
 import re
 import subprocess
@@ -45,11 +44,6 @@ def test_importing_the_package_does_not_import_zarr() -> None:
     code = "import sys, numcodecs_qpl; print('zarr' in sys.modules)"
     words = [sys.executable, "-W", "error", "-c", code]
     assert subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout == "False\n"
-
-
-def test_a_v3_codec_cannot_be_changed() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        QPL().block_size = 3  # type: ignore[misc]
 
 
 def test_the_encoded_size_is_not_to_be_known_beforehand() -> None:
