@@ -38,7 +38,7 @@ typedef struct {
     size_t written;
     uint32_t checksum;
     Status status;
-    uint32_t reason;   /* DEVICE_FAILED: libqpl's status number, for messages */
+    uint32_t reason;   /* DEVICE_FAILED, or DAMAGED by a device: libqpl's status number, for messages and counts */
 } Block;
 
 #endif

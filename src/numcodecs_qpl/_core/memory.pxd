@@ -39,7 +39,7 @@ cdef extern from *:
 
 
 cdef inline uint64_t get_number(const uint8_t *start, int size) noexcept:
-    # Write a little-endian number of `size` bytes.
+    # Read a little-endian number of `size` bytes.
     cdef uint64_t number = 0
     cdef int i
     for i in range(size):
