@@ -103,12 +103,17 @@ def test_blocks_are_twice_as_large_as_often_as_needed_for_an_index_of_them_all()
 
 
 def check_decode(codec: QPL, encoded: bytes, data: bytes) -> None:
-    """Twice, as a codec learns; to bytes and into `out`."""
-    for _ in range(2):
-        assert codec.decode(encoded) == data
-        out = bytearray(len(data))
-        codec.decode(encoded, out)
-        assert out == data
+    """Twice, as a codec learns; to bytes and into `out`; with one thread, and with two, which read an index."""
+    before = numcodecs_qpl.get_threads()
+    try:
+        for threads in (1, 1, 2, 2):
+            numcodecs_qpl.set_threads(threads)
+            assert codec.decode(encoded) == data
+            out = bytearray(len(data))
+            codec.decode(encoded, out)
+            assert out == data
+    finally:
+        numcodecs_qpl.set_threads(before)
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
