@@ -161,11 +161,21 @@ def test_the_error_says_what_was_wrong_with_deflate() -> None:
             QPL(container="deflate").decode(encoded)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = get_threads()
+    set_threads(2)
+    yield
+    set_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("claim", [2**20, 2**24, 2**31 - 1, 2**31, 2**32 - 1])
 @pytest.mark.parametrize("indexed", [True, False])
 def test_no_memory_is_taken_for_a_claim_that_the_stream_cannot_hold(claim: int, indexed: bool) -> None:
-    stream = GZIP[INDEXED:-4] + struct.pack("<I", claim)
-    encoded = GZIP[:INDEXED] + stream if indexed else b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + stream
+    size = struct.pack("<I", claim)
+    header = GZIP[:16] + size + GZIP[20:INDEXED] if indexed else b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+    encoded = header + GZIP[INDEXED:-4] + size
     tracemalloc.start()
     try:
         with pytest.raises(CorruptDataError, match=rf"its 600 bytes have .* says {claim} bytes"):
@@ -173,14 +183,6 @@ def test_no_memory_is_taken_for_a_claim_that_the_stream_cannot_hold(claim: int, 
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = get_threads()
-    set_threads(2)
-    yield
-    set_threads(before)
 
 
 @pytest.mark.usefixtures("two_threads")
