@@ -171,11 +171,16 @@ def two_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("claim", [2**20, 2**24, 2**31 - 1, 2**31, 2**32 - 1])
-@pytest.mark.parametrize("indexed", [True, False])
-def test_no_memory_is_taken_for_a_claim_that_the_stream_cannot_hold(claim: int, indexed: bool) -> None:
+@pytest.mark.parametrize("index", ["", "of blocks", "of members"])
+def test_no_memory_is_taken_for_a_claim_that_the_stream_cannot_hold(claim: int, index: str) -> None:
     size = struct.pack("<I", claim)
-    header = GZIP[:16] + size + GZIP[20:INDEXED] if indexed else b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-    encoded = header + GZIP[INDEXED:-4] + size
+    stream = GZIP[INDEXED:-4] + size
+    extra = {
+        "": b"",
+        "of blocks": GZIP[10:16] + size + GZIP[20:INDEXED],
+        "of members": struct.pack("<H2sHI", 8, b"IG", 4, 20 + len(stream)),
+    }[index]
+    encoded = b"\x1f\x8b\x08" + (b"\x04" if index else b"\0") + b"\0\0\0\0\0\xff" + extra + stream
     tracemalloc.start()
     try:
         with pytest.raises(CorruptDataError, match=rf"its 600 bytes have .* says {claim} bytes"):
