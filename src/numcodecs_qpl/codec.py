@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BLOCK_SIZE = 65536
 """The smallest power of two that costs less than 1 % of ratio on the benchmark data (see the table in
-``docs/format.md``)."""
+``docs/benchmarks.md``)."""
 
 _DRAFT_LEVELS = (1, 3)
 """Levels in configs of the draft of 0.1.0. They have no effect."""

@@ -5,8 +5,9 @@ inflating, reads from it. The device never writes to the caller's memory. So a b
 does not answer: its slot is never used again, and a late write does no harm. The slot's memory also avoids the page
 faults that a device would take on fresh memory of the caller.
 
-All facts about libqpl in this file were measured on version 1.9.0; ``tests/test_libqpl.py`` and
-``tests/test_emulated_iaa.py`` measure them again. No Python code runs in the functions that work without the GIL.
+All facts about libqpl in this file were measured on version 1.9.0; ``tests/device/test_libqpl.py`` and
+``tests/device/test_emulated_iaa.py`` measure them again. No Python code runs in the functions that work without the
+GIL.
 """
 
 import os
