@@ -179,6 +179,8 @@ def _folder(store: Path | None) -> AbstractContextManager[str]:
     try:
         store.mkdir(parents=True, exist_ok=True)
         empty = not any(store.iterdir())
+    except FileExistsError as error:
+        raise DemoError(f"{store} is not a folder; give a new or an empty folder") from error
     except OSError as error:
         raise DemoError(f"{store} cannot be used: {error.strerror}; give another folder") from error
     if not empty:

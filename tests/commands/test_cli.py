@@ -516,6 +516,13 @@ def test_a_wrong_command_line_is_told_with_its_usage_and_status_2(arguments: tup
     assert "error: " in result.stderr
 
 
+@pytest.mark.parametrize("command", ["info", "demo", "bench"])
+def test_an_unknown_option_is_told_with_the_usage_of_the_command(command: str) -> None:
+    said = run(command, "--junk").stderr
+    assert said.startswith(f"usage: numcodecs-qpl {command} ")
+    assert said.endswith(f"numcodecs-qpl {command}: error: unrecognized arguments: --junk\n")
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [("info",), ("--help",)])
 def test_a_reader_who_has_gone_is_no_matter_for_a_message(arguments: tuple[str, ...], unbuffered: str) -> None:

@@ -345,6 +345,13 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_is(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
 
 
+def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run("--store", tmp_path / "file")
+    said = f"numcodecs-qpl: error: {tmp_path}/file is not a folder; give a new or an empty folder\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", said)
+
+
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = run("--store", tmp_path / "file" / "stores")

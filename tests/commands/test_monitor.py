@@ -136,6 +136,7 @@ def test_fallbacks_are_counted_by_reason(served: Address, monkeypatch: pytest.Mo
 def test_the_status_is_json(served: Address) -> None:
     code, kind, text = get(served, "/status")
     assert (code, kind) == (200, "application/json")
+    assert text.endswith("}\n")  # for a shell's prompt after curl
     found = json.loads(text)
     out = found["routes"]["out"]
     passed = 2**40 + 1 + 2 + 4 + 8

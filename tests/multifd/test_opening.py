@@ -59,7 +59,7 @@ def test_whether_there_is_a_return_path_is_not_known_after_an_unknown_part() -> 
     ("stream", "message"),
     [
         (u32(4), "version: 4; expected 3"),
-        (VERSION + CONFIGURATION[:-1], "the source ended; 1 of 6 bytes were missing"),
+        (VERSION + CONFIGURATION[:-1], "the source ended before the end of the migration; 1 of 6 bytes were missing"),
         (VERSION + CONFIGURATION + RETURN_PATH + POSTCOPY, "has postcopy-ram turned on"),
         (VERSION + CONFIGURATION + b"\x08" + struct.pack(">HH", 8, 0), "turn x-colo off in both QEMUs"),
         (

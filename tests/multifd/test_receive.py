@@ -882,11 +882,17 @@ def test_a_folder_that_has_something_in_it_is_left_alone(folder: Path, output: s
     assert [path.name for path in folder.rglob("*")] == ["out", "mine"]
 
 
-@pytest.mark.parametrize(("where", "message"), [("file", "File exists"), ("file/out", "Not a directory")])
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("file", "{} is not a folder; expected a new or empty folder"),
+        ("file/out", "cannot write to {}: Not a directory"),
+    ],
+)
 def test_a_folder_that_cannot_be_made_is_told(folder: Path, where: str, message: str) -> None:
     (folder / "file").write_text("")
     status, said = failed("--listen", f"unix:{folder}/s", "--channels", "2", "--output", f"{folder}/{where}")
-    assert (status, said) == (1, f"numcodecs-qpl: error: cannot write to {folder}/{where}: {message}\n")
+    assert (status, said) == (1, f"numcodecs-qpl: error: {message.format(folder / where)}\n")
 
 
 def test_a_socket_that_nobody_listens_on_any_more_is_replaced_and_another_file_is_not(folder: Path) -> None:
@@ -897,7 +903,8 @@ def test_a_socket_that_nobody_listens_on_any_more_is_replaced_and_another_file_i
         assert receiver.finish().returncode == 0
     (folder / "s").write_text("mine")
     words = ["--listen", f"unix:{folder}/s", "--channels", "2", "--output", f"{folder}/more"]
-    assert failed(*words) == (1, f"numcodecs-qpl: error: cannot listen on unix:{folder}/s: Address already in use\n")
+    reason = "a file that is not a socket is there; give another path, or remove it"
+    assert failed(*words) == (1, f"numcodecs-qpl: error: cannot listen on unix:{folder}/s: {reason}\n")
     assert (folder / "s").read_text() == "mine"
     assert not (folder / "more").exists()
 

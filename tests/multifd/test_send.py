@@ -339,10 +339,18 @@ def test_what_the_operator_must_know_is_printed(
     guest = received(folder / "a", recording("qemu-11.0.92-none").connections)
     destination(message(SHUT, bytes(4)))
     assert main(["send", str(guest), "--connect", f"unix:{folder}/s"]) == 0
-    said = capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    said = " ".join(line.strip() for line in lines)
     manifest = json.loads((guest / "manifest.json").read_text())
     for text in (manifest["machine"], "m (16777216)", "globalstate", manifest["disks"], "multifd: off"):
         assert text in said
+    assert all(len(line) < 80 for line in lines if line.startswith("  "))
+
+
+def test_a_folder_that_does_not_exist_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["send", f"{folder}/gone", "--connect", f"unix:{folder}/s"]) == 1
+    said = f"numcodecs-qpl: error: {folder}/gone does not exist; expected a folder that receive has written\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize(

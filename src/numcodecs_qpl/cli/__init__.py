@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from numcodecs_qpl import __version__, _core
 from numcodecs_qpl.cli.bench import add_bench
@@ -20,6 +21,9 @@ from numcodecs_qpl.cli.info import add_info
 from numcodecs_qpl.cli.receive import add_receive
 from numcodecs_qpl.cli.relay import add_relay
 from numcodecs_qpl.cli.send import add_send
+
+if TYPE_CHECKING:
+    from numcodecs_qpl.cli.common import Commands
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED if isinstance(error, BrokenPipeError) else failed(f"the output cannot be written: {error}")
 
 
+class _Command(argparse.ArgumentParser):
+    """Parser of one command. It reports unknown arguments with the command's own usage, instead of the program's."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
@@ -51,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     version = f"{PROGRAM} {__version__} ({_core.engine_versions()})"
     parser.add_argument("--version", action="version", version=version)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands: Commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Command)
     add_info(commands)
     add_demo(commands)
     add_bench(commands)

@@ -46,7 +46,11 @@ class Terminated(BaseException):
 def add_connect(command: argparse.ArgumentParser) -> None:
     """Describe ``--connect``."""
     command.add_argument(
-        "--connect", type=checked(parse_address), required=True, metavar="ADDRESS", help="where the migration goes"
+        "--connect",
+        type=checked(parse_address),
+        required=True,
+        metavar="ADDRESS",
+        help="where the migration goes: unix:PATH, tcp:HOST:PORT or tls:HOST:PORT",
     )
 
 
@@ -260,19 +264,22 @@ class Signals:
 
 
 def progress(text: Callable[[], str]) -> AbstractContextManager[Any]:
-    """Show `text` on a terminal, updated four times a second, if rich is installed."""
+    """Show `text` in one line of a terminal, updated four times a second, if rich is installed."""
     if not sys.stderr.isatty() or missing("rich"):
         return contextlib.nullcontext()
     from rich.console import Console
     from rich.live import Live
     from rich.spinner import Spinner
-    from rich.table import Table
+    from rich.text import Text
 
+    console = Console(stderr=True)
     spinner = Spinner("dots")
 
-    def line() -> Table:
-        grid = Table.grid(padding=(0, 1))
-        grid.add_row(spinner, text())
-        return grid
+    def line() -> Spinner:
+        # Room for the spinner, a space, and the "^C" that a terminal adds: in a longer line, it would move the cursor
+        # to the next line, and this one would remain.
+        spinner.text = Text(text())  # not a string, which would be markup
+        spinner.text.truncate(console.width - 4, overflow="ellipsis")
+        return spinner
 
-    return Live(get_renderable=line, console=Console(stderr=True), refresh_per_second=4, transient=True)
+    return Live(get_renderable=line, console=console, refresh_per_second=4, transient=True)

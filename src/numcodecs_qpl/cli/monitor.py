@@ -128,7 +128,7 @@ def _application(totals: Totals, routes: Mapping[str, Mapping[str, str]]) -> WSG
             return metrics(environ, respond)
         if environ["PATH_INFO"] == "/status":
             respond("200 OK", [("Content-Type", "application/json")])
-            return [json.dumps(status(totals, routes)).encode()]
+            return [f"{json.dumps(status(totals, routes))}\n".encode()]
         respond("404 Not Found", [("Content-Type", "text/plain")])
         return [b"There are /metrics and /status.\n"]
 

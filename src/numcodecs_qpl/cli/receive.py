@@ -149,6 +149,6 @@ def _receiving(receiver: Receiver) -> str:
     counts = receiver.counts
     memory = sum(block.used_length for block in list(receiver.blocks.values()))
     return (
-        f"{counts.normal_pages} pages, {counts.zero_pages} zero pages, {counts.pages_again} of them sent again; "
-        f"{receiver.bytes_received() / 1e6:.1f} MB came, of a guest of {memory / 1e6:.1f} MB"
+        f"{receiver.bytes_received() / 1e6:.1f} MB came, guest {memory / 1e6:.1f} MB; {counts.normal_pages} pages, "
+        f"{counts.zero_pages} zero pages, {counts.pages_again} sent again"
     )

@@ -109,15 +109,15 @@ def add_relay(commands: Commands) -> None:
 
 
 def _add_access(command: argparse.ArgumentParser) -> None:
-    access = command.add_argument_group("who may connect", "to a unix socket that --listen makes")
+    access = command.add_argument_group(
+        "who may connect", "to a unix socket that --listen makes: whoever may write to it"
+    )
     for name, parse, what in (
         ("mode", parse_mode, "permission bits, octal (default: 0600)"),
         ("owner", find_user, "name or number of a user"),
         ("group", find_group, "name or number of a group"),
     ):
-        access.add_argument(
-            f"--socket-{name}", type=checked(parse), metavar=name.upper(), help=f"{what}; whoever may write may connect"
-        )
+        access.add_argument(f"--socket-{name}", type=checked(parse), metavar=name.upper(), help=what)
 
 
 def _relay(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> int:

@@ -29,6 +29,7 @@ from numcodecs_qpl.multifd import MigrationParameters, MultiFDCompression, Multi
 from numcodecs_qpl.multifd.folder.reader import ReceivedFolder
 from numcodecs_qpl.multifd.sender import Sender
 from numcodecs_qpl.multifd.transport.tlsfiles import tls_context
+from numcodecs_qpl.text import wrapped
 
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
@@ -129,7 +130,8 @@ def _needs(folder: ReceivedFolder, arguments: argparse.Namespace) -> str:
         "disks": folder.disks,
         "multifd": multifd,
     }
-    return "\n".join([f"{folder.path}: the QEMU needs", *(f"  {name}: {value}" for name, value in lines.items())])
+    text = (wrapped(value, f"  {name}: ") for name, value in lines.items())
+    return "\n".join([f"{folder.path}: the QEMU needs", *text])
 
 
 def _sending(sender: Sender) -> str:

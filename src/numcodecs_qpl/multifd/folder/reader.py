@@ -218,6 +218,8 @@ class ReceivedFolder:
             self._load(json.loads((path / MANIFEST).read_text()))
         except FileNotFoundError as error:
             self.close()
+            if not path.exists():
+                raise MultiFDError(f"{path} does not exist; expected a folder that receive has written") from error
             raise MultiFDError(
                 f"{error.filename} is missing: {path} was not received by this version, or not completely"
             ) from error

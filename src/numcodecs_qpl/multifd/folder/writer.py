@@ -86,6 +86,8 @@ class Output(ABC):
             if any(folder.iterdir()):
                 raise MultiFDError(f"{folder} is not empty; expected a new or empty folder")
             self._work = Path(tempfile.mkdtemp(prefix="incomplete-", dir=folder))
+        except FileExistsError as error:
+            raise MultiFDError(f"{folder} is not a folder; expected a new or empty folder") from error
         except OSError as error:
             raise MultiFDError(f"cannot write to {folder}: {error.strerror or error}") from error
         self._announced = 0

@@ -175,7 +175,9 @@ class SavevmReader:
         """
         data = self.stream.read(size)
         if len(data) < size:
-            raise PeerClosedError(f"the source ended; {size - len(data)} of {size} bytes were missing")
+            raise PeerClosedError(
+                f"the source ended before the end of the migration; {size - len(data)} of {size} bytes were missing"
+            )
         return data
 
     def next_type(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import shlex
@@ -63,7 +64,10 @@ class Listener:
             weakref.finalize(self, os.close, self._closed)
             self._socket = _listen(where, access) if isinstance(where, Address) else where
         except OSError as error:
-            raise MultiFDError(f"cannot listen on {self.address}: {error.strerror or error}") from error
+            # Python adds to the text of an error of bind, and getaddrinfo has numbers of its own.
+            number = error.errno or 0
+            reason = os.strerror(number) if number in errno.errorcode else error.strerror or error
+            raise MultiFDError(f"cannot listen on {self.address}: {reason}") from error
         if self.address.kind != "unix":
             self.address = replace(self.address, port=self._socket.getsockname()[1])
         self._socket.setblocking(False)
@@ -144,8 +148,10 @@ def _listen_on_unix(path: str, access: Access) -> socket.socket:
 
 
 def _remove_abandoned(path: str) -> None:
-    if not os.path.lexists(path) or not stat.S_ISSOCK(os.lstat(path).st_mode):
-        return  # bind reports a file that is not a socket
+    if not os.path.lexists(path):
+        return
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise FileExistsError("a file that is not a socket is there; give another path, or remove it")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)  # a listener with a full queue would keep it waiting
         try:

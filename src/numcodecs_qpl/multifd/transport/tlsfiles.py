@@ -48,12 +48,14 @@ class TLSFiles:
             context.num_tickets = 0
         using = f"{self.cert} and {self.key}"
         try:
+            for file in (self.cert, self.key, self.ca):
+                file.open("rb").close()  # ssl's own error would not name the file
             _check_key(self.key)
             context.load_cert_chain(self.cert, self.key, password=self._refuse_passphrase)
             using = str(self.ca)
             context.load_verify_locations(self.ca)
         except OSError as error:  # ssl's errors are OSErrors too
-            raise MultiFDError(f"TLS cannot use {using}: {error.strerror or error}") from error
+            raise MultiFDError(f"TLS cannot use {error.filename or using}: {error.strerror or error}") from error
         return context
 
     def _refuse_passphrase(self) -> str:
