@@ -11,7 +11,7 @@ def progress_bar() -> Progress:
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description:26}"),
-        BarColumn(),
+        BarColumn(36),  # the line leaves room in 80 columns for the "^C" that a terminal adds
         TaskProgressColumn(),
         TimeElapsedColumn(),
         console=console,

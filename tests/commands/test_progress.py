@@ -1,4 +1,4 @@
-"""The line of progress of the commands for migrations."""
+"""The line of progress of the commands."""
 
 from __future__ import annotations
 
@@ -18,13 +18,23 @@ with progress(lambda: sys.argv[1]):
 WIDTH = 80
 
 
-def shown(text: str) -> list[str]:
+BAR = """
+import time
+from numcodecs_qpl.progress import progress_bar
+with progress_bar() as bar:
+    bar.add_task("codec", total=2, completed=1)
+    time.sleep(0.6)
+"""
+
+
+def shown(text: str, program: str = SHOW) -> list[str]:
     """What is on the line, each time that it is written."""
-    _, sent = on_terminal([sys.executable, "-c", SHOW, text], environment(TERM="xterm-256color", COLUMNS=str(WIDTH)))
+    _, sent = on_terminal([sys.executable, "-c", program, text], environment(TERM="xterm-256color", COLUMNS=str(WIDTH)))
     drawn, _, end = sent.decode().rpartition("\r\n")
     assert end.endswith("\x1b[1A\x1b[2K")  # nothing remains
     assert "\n" not in drawn
-    return [re.sub(r"\x1b\[[?0-9]*[a-zA-Z]", "", line) for line in drawn.split("\r")]
+    plain = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", drawn)
+    return [line for line in plain.split("\r") if line]
 
 
 @pytest.mark.parametrize("text", ["checking guest", "checking [/guest]", "checking [bold]guest"])
@@ -35,3 +45,7 @@ def test_the_text_is_shown_as_it_is(text: str) -> None:
 def test_a_long_text_stays_on_one_line_with_room_for_the_echo_of_ctrl_c() -> None:
     lines = shown("1234567 pages, " * 10)
     assert all(line.endswith("…") and len(line) + len("^C") <= WIDTH for line in lines)
+
+
+def test_a_bar_leaves_room_for_the_echo_of_ctrl_c() -> None:
+    assert all(line.startswith("codec") and len(line) + len("^C") <= WIDTH for line in shown("", BAR))
