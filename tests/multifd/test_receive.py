@@ -832,7 +832,7 @@ WRONG_NUMBERS = ["", " 1", "1_0", "+1", "\u0664", "9" * 5000]
         (["--max-device-state", "0"], "invalid number '0': expected a whole number of MiB from 1 to 1048576"),
         (["--max-device-state", "2.5"], "invalid number '2.5': expected a whole number of MiB from 1 to 1048576"),
         (["--timeout", "nan"], "invalid number 'nan': expected a number of seconds above 0"),
-        (["--uuid", "1234"], "invalid UUID value: '1234'"),
+        (["--uuid", "1234"], "invalid uuid '1234': expected 32 hexadecimal digits, with or without hyphens"),
         (["--format", "hdf5"], "invalid choice: 'hdf5'"),
         (["--page-size", "1000"], "page_size is 1000; it must be a power of two"),
         *[

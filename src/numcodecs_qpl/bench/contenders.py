@@ -136,10 +136,10 @@ def settings_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        set_path(path)
         set_threads(threads)
         blosc.use_threads = blosc_uses
         blosc.set_nthreads(blosc_threads)
+        set_path(path)  # last, because "hardware" is an error if the device has failed meanwhile
 
 
 def contenders(largest_chunk: int, item_sizes: Collection[int]) -> list[Contender]:

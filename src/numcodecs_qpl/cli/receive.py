@@ -82,7 +82,7 @@ def add_receive(commands: Commands) -> None:
     )
     command.add_argument(
         "--uuid",
-        type=UUID,
+        type=_uuid,
         help="accept only the guest with this uuid (QEMU's -uuid; all zeros without that option)",
     )
     command.add_argument(
@@ -94,6 +94,14 @@ def add_receive(commands: Commands) -> None:
     )
     add_page_size(command)
     command.set_defaults(run=lambda arguments: _receive(arguments, command))
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        message = f"invalid uuid {text!r}: expected 32 hexadecimal digits, with or without hyphens"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _receive(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> int:
