@@ -44,7 +44,8 @@ def compress_pages(buffer, page_size=4096, huffman="fixed"):
     cdef Memory pages = Memory(buffer, "buffer")
     cdef bytes payload = new_bytes(pages.size)
     lengths = np.empty(pages.size // size, np.uint32)
-    resize_bytes(payload, compress(pages, lengths, <uint8_t *>PyBytes_AS_STRING(payload), size, huffman))
+    cdef Memory row = Memory(lengths, "lengths")
+    resize_bytes(payload, compress(pages, row, <uint8_t *>PyBytes_AS_STRING(payload), size, huffman))
     return lengths, payload
 
 
@@ -56,7 +57,7 @@ def compress_pages_into(buffer, lengths, payload, page_size=4096, huffman="fixed
     """
     cdef Memory pages = Memory(buffer, "buffer")
     cdef Memory dst = Memory(payload, "payload", True)
-    cdef uint32_t[::1] row = as_lengths_to_fill(lengths)
+    cdef Memory row = Memory(as_lengths_to_fill(lengths), "lengths", True)
     cdef Py_ssize_t size = check_page_size(page_size)
     if dst.size < pages.size:
         raise ValueError(f"payload has room for {dst.size} bytes; up to {pages.size} may be needed")
@@ -64,9 +65,10 @@ def compress_pages_into(buffer, lengths, payload, page_size=4096, huffman="fixed
     return compress(pages, row, dst.start, size, huffman)
 
 
-cdef Py_ssize_t compress(Memory pages, uint32_t[::1] lengths, uint8_t *dst, Py_ssize_t size, huffman) except -1:
-    # `dst` has room for `pages`, and the caller keeps its owner alive.
+cdef Py_ssize_t compress(Memory pages, Memory row, uint8_t *dst, Py_ssize_t size, huffman) except -1:
+    # `row` holds a uint32 for each page. `dst` has room for `pages`, and the caller keeps its owner alive.
     cdef Py_ssize_t count = pages.size // size
+    cdef uint32_t *lengths = <uint32_t *>row.start
     cdef Batch batch = Batch(count, (pages,))
     cdef Py_ssize_t i
     cdef Block *block
@@ -75,8 +77,8 @@ cdef Py_ssize_t compress(Memory pages, uint32_t[::1] lengths, uint8_t *dst, Py_s
     batch.task.dynamic = is_dynamic(huffman)
     if pages.size % size:
         raise ValueError(f"buffer has {pages.size} bytes; it must have whole pages of {size} bytes")
-    if lengths.shape[0] != count:
-        raise ValueError(f"lengths has room for {lengths.shape[0]} pages; there are {count}")
+    if row.size != 4 * count:
+        raise ValueError(f"lengths has room for {row.size // 4} pages; there are {count}")
     for i in range(count):
         block = &batch.blocks[i]
         block.src = pages.start + i * size
@@ -96,7 +98,7 @@ ctypedef fused Length:
     int64_t
 
 
-cdef int take_apart(Batch batch, Memory payload, const Length[::1] lengths, Py_ssize_t size) except -1:
+cdef int take_apart(Batch batch, Memory payload, const Length *lengths, Py_ssize_t size) except -1:
     # Set the blocks of `batch` to the streams in `payload`, of pages of `size` bytes.
     cdef Py_ssize_t i
     cdef Py_ssize_t at = 0
@@ -143,13 +145,14 @@ def decompress_pages(payload, lengths, page_size=4096, out=None):
     """
     cdef Memory src = Memory(payload, "payload")
     cdef Py_ssize_t size = check_page_size(page_size)
-    row = as_lengths(lengths)
-    cdef Py_ssize_t count = len(row)
+    checked = as_lengths(lengths)
+    cdef Memory row = Memory(checked, "lengths")
+    cdef Py_ssize_t count = len(checked)
     cdef Batch batch = Batch(count, (src,))
-    if isinstance(row, memoryview):
-        take_apart[uint32_t](batch, src, row, size)
+    if isinstance(checked, memoryview):
+        take_apart[uint32_t](batch, src, <const uint32_t *>row.start, size)
     else:
-        take_apart[int64_t](batch, src, row, size)
+        take_apart[int64_t](batch, src, <const int64_t *>row.start, size)
     cdef Memory dst
     if out is None:
         out = new_bytes(count * size)
