@@ -13,7 +13,7 @@ libraries=$PWD/build/sanitized-libraries
 build-aux/build_libraries.sh "$libraries" -g -O1 -fno-omit-frame-pointer -fsanitize=address
 export PKG_CONFIG_PATH=$libraries/lib/pkgconfig
 tools/install.sh $venv --no-build-isolation --no-deps -Cbuild-dir=build/sanitized \
-    -Csetup-args=-Db_sanitize=address -Csetup-args=-Db_lundef=false -Csetup-args=-Dbuildtype=debugoptimized \
+    -Csetup-args=-Db_sanitize=address -Csetup-args=-Db_lundef=false -Csetup-args=-Ddebug=true -Csetup-args=-Doptimization=1 \
     -Csetup-args=-Dsoftware_libraries=system -Csetup-args=-Dwerror=true -Csetup-args=-Demulated_iaa=true .
 
 runtime=$("${CC:-cc}" -print-file-name=libasan.so)
@@ -42,9 +42,9 @@ export -f watched on_device
 export runtime device
 tools/side_by_side.sh <<END
 on_device -P -c 'from numcodecs_qpl import set_path; set_path("hardware")'
-EMULATED_IAA=size=8 on_device tests/support/faulty.py --batches 10000 --seed ${2:-2}
-on_device tests/support/hostile.py --inputs ${1:-20000} --seed ${2:-2}
-watched tests/support/hostile.py --inputs ${1:-20000} --seed ${2:-2}
+EMULATED_IAA=size=8 on_device tests/support/faulty.py --batches 5000 --seed ${2:-2}
+on_device tests/support/hostile.py --inputs ${1:-10000} --seed ${2:-2}
+watched tests/support/hostile.py --inputs ${1:-10000} --seed ${2:-2}
 on_device tests/support/damage.py --path hardware --threads 4 gzip zlib deflate
 watched tests/support/damage.py --threads 4 gzip zlib deflate
 $(for how in hang lost hold; do
