@@ -27,7 +27,7 @@ quick = tests/codec tests/containers/test_damage.py tests/core/test_core.py test
 	tests/zarr/test_zarr.py tests/zarr/test_zarr_v3.py
 
 # Everything that has to hold, in stages. Those that others need come first, then the longest.
-stages := dev wheel tests newest upstream sanitize without-libqpl lint site
+stages := dev wheels tests newest upstream sanitize without-libqpl lint site
 
 .PHONY: help
 help: ## This list.
@@ -107,14 +107,19 @@ tests: dev
 site: dev
 	$(sphinx)
 
+# Wheels for the Pythons that the next two stages need. A release builds and tests them for all (make wheel).
+.PHONY: wheels
+wheels:
+	tools/make_wheels.sh --oldest-and-newest
+
 # From the wheel. The newest zarr and numcodecs need Python 3.12 or later.
 .PHONY: newest
-newest: wheel
+newest: wheels
 	tools/test_newest.sh $(in_parallel)
 
 # numcodecs' and zarr's own tests of what this package serves. From the wheels, too.
 .PHONY: upstream
-upstream: wheel
+upstream: wheels
 	tools/test_upstream.sh
 
 # A build without libqpl: the same package without the IAA engine.
@@ -128,13 +133,13 @@ sanitize:
 	tools/test_sanitized.sh
 
 # For tools/stages.sh. What a stage needs was made by a stage before it, so make is told not to make that again.
-first := dev wheel
+first := dev wheels
 .PHONY: $(stages:%=%.stage)
 $(stages:%=%.stage): %.stage:
 	tools/stage.sh $* $(MAKE) $(patsubst %,-o %,$(filter-out $*,$(first))) $*
 tests.stage lint.stage site.stage: dev.stage
-newest.stage: dev.stage wheel.stage
-upstream.stage: wheel.stage
+newest.stage: dev.stage wheels.stage
+upstream.stage: wheels.stage
 # They need nothing. Without this they would begin as soon as dev has ended, before the tests, which take longest.
 sanitize.stage without-libqpl.stage: dev.stage
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Build into dist/ an sdist and, from it, a manylinux wheel for each Python on this machine. Each wheel is checked, then
 # installed and tested where there is no compiler.
+# usage: tools/make_wheels.sh [--oldest-and-newest]   only for these two Pythons
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,6 +29,9 @@ mapfile -t pythons < <(tools/pythons.sh | tac)
 for version in 3.11 3.12 3.13 3.14; do
     [[ " ${pythons[*]}" == *" $version "* ]] || echo "== NO WHEEL for Python $version: it is not on this machine" >&2
 done
+if [ "${1-}" = --oldest-and-newest ]; then
+    mapfile -t pythons < <(printf '%s\n' "${pythons[0]}" "${pythons[-1]}" | uniq)
+fi
 # build VERSION PYTHON: a wheel, as pip builds one for a user.
 build() {
     "$2" -m venv "$work/build$1"
