@@ -45,20 +45,18 @@ def test_every_damage_gets_the_verdict_of_an_independent_reader(container: Conta
     assert counts["ill-formed"] < counts.total() / 50
 
 
-@pytest.mark.parametrize(("path", "threads"), [("hardware", 4), ("auto", 1)])
 @pytest.mark.parametrize("container", oracle.READERS)
-def test_every_damage_gets_the_same_verdict_on_the_emulated_iaa(
-    container: ContainerName, path: str, threads: int
-) -> None:
+def test_every_damage_gets_the_same_verdict_on_the_emulated_iaa(container: ContainerName) -> None:
+    """With the path setting "auto". With "hardware", and four threads, tools/test_sanitized.sh runs the same."""
     done = subprocess.run(
-        [sys.executable, "-P", "-W", "error", str(PROGRAM), "--path", path, "--threads", str(threads), container],
+        [sys.executable, "-P", "-W", "error", str(PROGRAM), "--path", "auto", "--threads", "1", container],
         env=emulated_iaa.environment(),
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{container}, {threads} threads:")
+    assert done.stdout.startswith(f"{container}, 1 threads:")
 
 
 @pytest.mark.parametrize("container", oracle.READERS)
