@@ -280,7 +280,7 @@ def incomplete(out: Path) -> None:
 
 
 FOLDER_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "not there": (shutil.rmtree, "manifest.json is missing"),
+    "not there": (shutil.rmtree, "does not exist; expected a folder that receive has written"),
     "incomplete": (incomplete, "manifest.json is missing"),
     "half a manifest": (lambda out: (out / "manifest.json").write_text('{"machine": '), "is damaged, or of"),
     "no blocks": (lambda out: change(out, blocks=[]), "is damaged, or of"),
