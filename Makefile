@@ -14,9 +14,8 @@ sphinx = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -E -n -W --keep-goin
 linters = '$(BIN)/mypy' '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' \
 	'PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint --max-line-length=120 src'
 
-# One process more than there are processors, at most 8, as many tests wait. All tests of a file run in the same process,
-# because they share fixtures.
-in_parallel := -n $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8))) --dist loadfile
+# A process for each processor. All tests of a file run in the same process, as they share fixtures.
+in_parallel := -n logical --maxprocesses 8 --dist loadfile
 
 # Tests for make check: half of all, in about 80 s of CPU time. Left out are those of devices, QEMU, whole migrations and
 # large matrices, and those that start many processes.
