@@ -41,11 +41,11 @@ build() {
 # try VERSION PYTHON: the tests of a wheel.
 try() {
     wheel=$(echo dist/*-cp"${1/./}"-*.whl)
-    bin=$work/python$1/bin
+    environment=$work/python$1
     echo "== $wheel, without a compiler:"
-    PYTHON=$2 tools/without_compiler.sh tools/install.sh "$work/python$1" \
+    PYTHON=$2 tools/without_compiler.sh tools/install.sh "$environment" \
         "$wheel[zarr]" hypothesis isal markdown-it-py pytest pytest-timeout
-    tools/without_compiler.sh "$bin/pytest" -q tests/package/test_build.py tests/codec/test_codec.py \
+    tools/without_compiler.sh "$environment/bin/pytest" -q tests/package/test_build.py tests/codec/test_codec.py \
         tests/codec/test_fixtures.py tests/zarr/test_zarr_v3.py \
         "tests/docs/test_docs.py::test_the_python_of_a_page_runs_from_top_to_bottom_and_shows_what_the_page_shows[README.md]"
 }

@@ -28,7 +28,7 @@ with progress_bar() as bar:
 
 
 def shown(text: str, program: str = SHOW) -> list[str]:
-    """What is on the line, each time that it is written."""
+    """Return the content of the line after each write."""
     _, sent = on_terminal([sys.executable, "-c", program, text], environment(TERM="xterm-256color", COLUMNS=str(WIDTH)))
     drawn, _, end = sent.decode().rpartition("\r\n")
     assert end.endswith("\x1b[1A\x1b[2K")  # nothing remains

@@ -11,8 +11,9 @@ from typing import Any
 import numcodecs
 import numpy as np
 import pytest
+from process import with_threads
 
-from numcodecs_qpl import QPL, CorruptDataError, get_threads, set_threads
+from numcodecs_qpl import QPL, CorruptDataError
 from numcodecs_qpl.containers import ContainerName
 
 RNG = np.random.default_rng(7)
@@ -163,10 +164,8 @@ def test_the_error_says_what_was_wrong_with_deflate() -> None:
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    before = get_threads()
-    set_threads(2)
-    yield
-    set_threads(before)
+    with with_threads(2):
+        yield
 
 
 @pytest.mark.usefixtures("two_threads")

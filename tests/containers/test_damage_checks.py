@@ -11,8 +11,9 @@ import damage
 import model
 import oracle
 import pytest
+from process import with_threads
 
-from numcodecs_qpl import CorruptDataError, get_threads, set_threads
+from numcodecs_qpl import CorruptDataError
 from numcodecs_qpl.containers import ContainerName
 
 
@@ -122,9 +123,8 @@ FAULTS = {
 
 @pytest.fixture(autouse=True)
 def threads() -> Any:
-    count = get_threads()
-    yield
-    set_threads(count)
+    with with_threads():
+        yield
 
 
 @pytest.mark.parametrize("container", oracle.READERS)

@@ -18,8 +18,9 @@ import emulated_iaa
 import model
 import oracle
 import pytest
+from process import with_threads
 
-from numcodecs_qpl import QPL, CorruptDataError, get_threads, set_threads
+from numcodecs_qpl import QPL, CorruptDataError
 from numcodecs_qpl._core.types import Huffman
 from numcodecs_qpl.containers import ContainerName
 
@@ -30,9 +31,8 @@ TRAILER = {"gzip": 8, "zlib": 4, "deflate": 0}
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    count = get_threads()
-    yield
-    set_threads(count)
+    with with_threads():
+        yield
 
 
 @pytest.mark.parametrize("threads", [1, 4])

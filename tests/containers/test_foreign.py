@@ -16,6 +16,7 @@ import numcodecs
 import numpy as np
 import pytest
 from isal import igzip, igzip_lib, isal_zlib
+from process import with_threads
 
 import numcodecs_qpl
 from numcodecs_qpl import QPL, CorruptDataError
@@ -104,16 +105,12 @@ def test_blocks_are_twice_as_large_as_often_as_needed_for_an_index_of_them_all()
 
 def check_decode(codec: QPL, encoded: bytes, data: bytes) -> None:
     """Twice, as a codec learns; to bytes and into `out`; with one thread, and with two, which read an index."""
-    before = numcodecs_qpl.get_threads()
-    try:
-        for threads in (1, 1, 2, 2):
-            numcodecs_qpl.set_threads(threads)
+    for count in (1, 1, 2, 2):
+        with with_threads(count):
             assert codec.decode(encoded) == data
             out = bytearray(len(data))
             codec.decode(encoded, out)
             assert out == data
-    finally:
-        numcodecs_qpl.set_threads(before)
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -263,16 +260,12 @@ def bgzf(parts: list[bytes]) -> bytes:
 def test_members_that_tell_their_size_are_inflated_one_by_one_by_threads(producer: str) -> None:
     parts = [TEXT[at : at + 30_000] for at in range(0, len(TEXT), 30_000)]
     encoded = bgzf(parts) if producer == "BGZF" else b"".join(member(part, FEXTRA, indexed=True) for part in parts)
-    before = numcodecs_qpl.get_threads()
-    numcodecs_qpl.set_threads(2)
-    try:
+    with with_threads(2):
         numcodecs_qpl.reset_stats()
         assert QPL().decode(encoded) == TEXT
         assert numcodecs_qpl.stats()["software"]["decompressed"] == len(parts)
         check_decode(QPL(), encoded, TEXT)
         check_decode(QPL(), encoded + bytes(9), TEXT)
-    finally:
-        numcodecs_qpl.set_threads(before)
 
 
 # ---- Sizes ------------------------------------------------------------------------------------------------------

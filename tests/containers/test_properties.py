@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from process import with_threads
 
-import numcodecs_qpl
 from numcodecs_qpl import QPL, CorruptDataError, compress_pages, decompress_pages
 from numcodecs_qpl._core.types import Huffman
 from numcodecs_qpl.containers import ContainerName
@@ -20,10 +20,8 @@ from numcodecs_qpl.containers import ContainerName
 
 @pytest.fixture(autouse=True, scope="module", params=[1, 3], ids=["1 thread", "3 threads"])
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = numcodecs_qpl.get_threads()
-    numcodecs_qpl.set_threads(request.param)
-    yield
-    numcodecs_qpl.set_threads(before)
+    with with_threads(request.param):
+        yield
 
 
 @st.composite

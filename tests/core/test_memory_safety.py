@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from hostile import spilling
+from process import with_threads
 
-import numcodecs_qpl
 from numcodecs_qpl import QPL
 from numcodecs_qpl._core.types import Huffman
 from numcodecs_qpl.containers import ContainerName
@@ -24,10 +24,8 @@ PATIENCE = 120.0
 
 @pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = numcodecs_qpl.get_threads()
-    numcodecs_qpl.set_threads(request.param)
-    yield request.param
-    numcodecs_qpl.set_threads(before)
+    with with_threads(request.param):
+        yield request.param
 
 
 def run(script: str, *arguments: str) -> None:
@@ -64,13 +62,9 @@ def test_members_that_spill_change_no_byte_of_another_thread() -> None:
     parts = [RNG.bytes(size) for size in (8_000_000, 1, 3000, 3000)]
     data = b"".join(parts)
     chunk = spilling(parts)
-    before = numcodecs_qpl.get_threads()
-    numcodecs_qpl.set_threads(2)
-    try:
+    with with_threads(2):
         for _ in range(10):
             assert QPL().decode(chunk) == data
-    finally:
-        numcodecs_qpl.set_threads(before)
 
 
 # ---- Large outputs of the exact size ----------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from process import with_threads
 
 import numcodecs_qpl
 from numcodecs_qpl import QPL
@@ -34,10 +35,8 @@ CODECS = [
 
 @pytest.fixture(params=[1, 3], ids=["1 thread", "3 threads"])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = numcodecs_qpl.get_threads()
-    numcodecs_qpl.set_threads(request.param)
-    yield request.param
-    numcodecs_qpl.set_threads(before)
+    with with_threads(request.param):
+        yield request.param
 
 
 def there_and_back(number: int) -> bool:

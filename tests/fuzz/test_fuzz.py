@@ -10,17 +10,15 @@ import oracle
 import pytest
 import seeds
 import targets
-
-from numcodecs_qpl import get_threads, set_threads
+from process import with_threads
 
 FILES = sorted(file for file in seeds.CORPUS.rglob("*") if file.is_file())
 
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    count = get_threads()
-    yield
-    set_threads(count)
+    with with_threads():
+        yield
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")

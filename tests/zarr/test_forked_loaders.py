@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 import zarr
+from process import with_threads
 from zarr.codecs import GzipCodec
 from zarr.core import codec_pipeline
 from zarr.storage import ZipStore
@@ -42,10 +43,8 @@ pytestmark = [
 
 @pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"], autouse=True)
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = numcodecs_qpl.get_threads()
-    numcodecs_qpl.set_threads(request.param)
-    yield
-    numcodecs_qpl.set_threads(before)
+    with with_threads(request.param):
+        yield
 
 
 @pytest.fixture(params=PIPELINES)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from numcodecs_qpl.multifd.errors import MultiFDError
+from numcodecs_qpl.multifd.errors import MAIN, MultiFDError
 from numcodecs_qpl.multifd.stream import wire
 from numcodecs_qpl.multifd.transport.intake import Arrival
-
-MAIN = "main"
 
 
 class Arrivals:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+MAIN = "main"
+"""The main channel, where another channel has its id."""
+
 
 class MultiFDError(ValueError):
     """A migration stream breaks the protocol, ends too early, or cannot be followed.
@@ -46,7 +49,7 @@ class MultiFDError(ValueError):
     def __str__(self) -> str:
         where = []
         if self.channel is not None:
-            where.append("main channel" if self.channel == "main" else f"channel {self.channel}")
+            where.append("main channel" if self.channel == MAIN else f"channel {self.channel}")
         if self.packet is not None:
             where.append(f"packet {self.packet}")
         place = f"{', '.join(where)}: " if where else ""

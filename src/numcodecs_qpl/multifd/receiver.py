@@ -14,7 +14,7 @@ from uuid import UUID
 import numpy as np
 
 from numcodecs_qpl.multifd.channel import PacketMemory, RecvChannel
-from numcodecs_qpl.multifd.errors import MultiFDError, PeerClosedError
+from numcodecs_qpl.multifd.errors import MAIN, MultiFDError, PeerClosedError
 from numcodecs_qpl.multifd.folder.writer import Output
 from numcodecs_qpl.multifd.ram import RAMFile
 from numcodecs_qpl.multifd.stream import wire
@@ -27,7 +27,6 @@ from numcodecs_qpl.multifd.transport.intake import Arrival, Intake, OneSource
 from numcodecs_qpl.multifd.transport.listener import Listener
 from numcodecs_qpl.multifd.transport.silence import Silence
 
-MAIN = "main"
 DISKS = "must be as they were when the guest was stopped: no disk is in this folder"
 TICK = 0.1  # seconds between two checks for traffic
 

@@ -28,8 +28,8 @@ from typing import Any
 from uuid import UUID
 
 from numcodecs_qpl import _core
-from numcodecs_qpl.multifd.arrivals import MAIN, Arrivals
-from numcodecs_qpl.multifd.errors import MultiFDError, NoAnswerError, OutcomeUnknownError, PeerClosedError
+from numcodecs_qpl.multifd.arrivals import Arrivals
+from numcodecs_qpl.multifd.errors import MAIN, MultiFDError, NoAnswerError, OutcomeUnknownError, PeerClosedError
 from numcodecs_qpl.multifd.hooks import MigrationParameters, get_ops
 from numcodecs_qpl.multifd.mainrelay import LOOK_THERE, PIECE, MainRelay
 from numcodecs_qpl.multifd.pair import Pair, fail

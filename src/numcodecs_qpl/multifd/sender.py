@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numcodecs_qpl.multifd.channel import SendChannel
-from numcodecs_qpl.multifd.errors import MultiFDError, NoAnswerError, OutcomeUnknownError, PeerClosedError
+from numcodecs_qpl.multifd.errors import MAIN, MultiFDError, NoAnswerError, OutcomeUnknownError, PeerClosedError
 from numcodecs_qpl.multifd.folder.layout import MAIN_DEVICE_STATE
 from numcodecs_qpl.multifd.folder.reader import ReceivedFolder, StoredBlock
 from numcodecs_qpl.multifd.hooks import MigrationParameters, MultiFDMethods, MultiFDPages, SendParams, get_ops
@@ -32,7 +32,6 @@ from numcodecs_qpl.multifd.transport.connecting import Abort, connect
 from numcodecs_qpl.multifd.transport.connection import Connection
 from numcodecs_qpl.multifd.transport.silence import Silence
 
-MAIN = "main"
 TICK = 0.1  # seconds between two checks for traffic
 PIECE = 4096  # bytes of the return path to read at a time
 LOOK_THERE = (
