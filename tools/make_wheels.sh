@@ -32,11 +32,10 @@ done
 if [ "${1-}" = --oldest-and-newest ]; then
     mapfile -t pythons < <(printf '%s\n' "${pythons[0]}" "${pythons[-1]}" | uniq)
 fi
-# build VERSION PYTHON: a wheel, as pip builds one for a user.
+# build VERSION PYTHON: a wheel, in an environment of its own, as pip builds one for a user.
 build() {
-    "$2" -m venv "$work/build$1"
-    "$work/build$1/bin/pip" wheel -q --disable-pip-version-check --no-deps --wheel-dir "$work/built" \
-        -Csetup-args=-Dwerror=true -Csetup-args=-Ddebian_root="$work/sdist/debian/root" "$sdist"
+    tools/uv.sh "$venv" build -q --wheel --python "$2" --out-dir "$work/built" \
+        -C setup-args=-Dwerror=true -C setup-args=-Ddebian_root="$work/sdist/debian/root" "$sdist"
 }
 # try VERSION PYTHON: the tests of a wheel.
 try() {
@@ -50,7 +49,7 @@ try() {
         "tests/docs/test_docs.py::test_the_python_of_a_page_runs_from_top_to_bottom_and_shows_what_the_page_shows[README.md]"
 }
 export -f build try
-export sdist work
+export sdist venv work
 
 printf 'build %s\n' "${pythons[@]}" | tools/side_by_side.sh
 # auditwheel moves only libraries from outside of the wheel. It leaves libisal.so.2 beside the extensions, which have the
