@@ -12,7 +12,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+from forked import Forked
 
 from numcodecs_qpl.multifd.mainrelay import NO_RETURN_PATH
 from numcodecs_qpl.multifd.routes import parse_listen
@@ -26,6 +28,11 @@ Environment = Mapping[str, str] | None
 
 class Command:
     """A running ``numcodecs-qpl``; killed when the context ends, if it has not ended itself.
+
+    Attributes
+    ----------
+    fork : bool
+        True if one without a prefix and an environment of its own is a fork (see `forked`). Benchmarks do not fork.
 
     Parameters
     ----------
@@ -41,6 +48,8 @@ class Command:
         File for what it writes to stderr, which `finish` does not return then.
     """
 
+    fork: ClassVar[bool] = False
+
     def __init__(
         self,
         *arguments: str,
@@ -49,14 +58,15 @@ class Command:
         environment: Mapping[str, str] | None = None,
         stderr: Path | None = None,
     ) -> None:
-        with stderr.open("w") if stderr else contextlib.nullcontext(subprocess.PIPE) as errors:
-            self._process = subprocess.Popen(
-                [*prefix, "numcodecs-qpl", *arguments],
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env=environment,
-            )
+        words = [*prefix, "numcodecs-qpl", *arguments]
+        self._process: Forked | subprocess.Popen[str]
+        if self.fork and not prefix and environment is None:
+            self._process = Forked(words, stderr)
+        else:
+            with stderr.open("w") if stderr else contextlib.nullcontext(subprocess.PIPE) as errors:
+                self._process = subprocess.Popen(
+                    words, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+                )
         self._listen = list(listens)
         with contextlib.suppress(ValueError):  # it has none; the command reports a wrong address
             self._listen = self._listen or [
