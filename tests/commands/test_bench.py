@@ -62,6 +62,18 @@ def bench(*arguments: str | Path, **changes: str) -> subprocess.CompletedProcess
     )
 
 
+def here(*arguments: str | Path) -> int:
+    """Run the command in this process: its exit status."""
+    return cli.main(["bench", *map(str, arguments)])
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have two codecs measured only."""
+    some = [one for one in contenders.contenders(1, {2}) if one.name in ("QPL", "gzip 1")]
+    monkeypatch.setattr(run, "contenders", lambda *_: some)
+
+
 def numbers(count: int) -> Any:
     return np.random.default_rng(1).integers(0, 50, count).astype("<u2")
 
@@ -124,10 +136,14 @@ def test_the_files_that_were_written_are_named(file: Path, result: subprocess.Co
     assert result.stdout.endswith(f"wrote {folder}/bench.json\nwrote {folder}/bench.png\n")
 
 
-def test_a_picture_beside_json_on_stdout_is_named_on_stderr(file: Path, tmp_path: Path) -> None:
-    done = bench(file, "--quick", "--json", "--plot", tmp_path / "bench.svg")
-    assert json.loads(done.stdout)["format"] == FORMAT
-    assert done.stderr == f"wrote {tmp_path}/bench.svg\n"
+@pytest.mark.usefixtures("few")
+def test_a_picture_beside_json_on_stdout_is_named_on_stderr(
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+) -> None:
+    assert here(file, "--quick", "--json", "--plot", tmp_path / "bench.svg") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["format"] == FORMAT
+    assert said.err == f"wrote {tmp_path}/bench.svg\n"
 
 
 def test_the_text_says_what_was_measured_and_where(result: subprocess.CompletedProcess[str]) -> None:
@@ -210,13 +226,12 @@ def test_the_noise_is_the_typical_difference_between_rounds() -> None:
         assert done.noise == pytest.approx(noise)
 
 
+@pytest.mark.usefixtures("few")
 def test_a_run_with_noise_is_judged_with_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
 ) -> None:
-    some = [one for one in contenders.contenders(1, {2}) if one.name in ("QPL", "gzip 1")]
-    monkeypatch.setattr(run, "contenders", lambda *_: some)
     monkeypatch.setattr(Measured, "noise", 0.42)
-    assert cli.main(["bench", str(file), "--quick", "--json", str(tmp_path / "bench.json")]) == 0
+    assert here(file, "--quick", "--json", str(tmp_path / "bench.json")) == 0
     out = capsys.readouterr().out
     assert "which typically differ by 42%" in " ".join(out.split())
     assert "The rounds differ by 42%" in out
@@ -289,27 +304,28 @@ def test_the_table_has_all_of_its_cells_in_80_columns_where_names_are_longest(
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
 
 
-def test_json_without_a_file_is_printed_in_place_of_text(file: Path) -> None:
-    result = bench(file, "--quick", "--json")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert json.loads(result.stdout)["format"] == FORMAT
+@pytest.mark.usefixtures("few")
+def test_json_without_a_file_is_printed_in_place_of_text(capsys: pytest.CaptureFixture[str], file: Path) -> None:
+    assert here(file, "--quick", "--json") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["format"] == FORMAT
+    assert said.err == ""
 
 
-def test_without_data_the_built_in_sets_are_measured() -> None:
-    result = bench("--quick", "--sample", "128K", "--chunk-size", "32K")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert re.findall(r"^(.*) \(made here\): all of it", result.stdout, re.M) == [
-        "float32 field",
-        "int16 field",
-        "text",
-    ]
+def test_without_data_the_built_in_sets_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert here("--quick", "--sample", "128K", "--chunk-size", "32K") == 0
+    said = capsys.readouterr()
+    names = re.findall(r"^(.*) \(made here\): all of it", said.out, re.M)
+    assert (names, said.err) == (["float32 field", "int16 field", "text"], "")
 
 
-def test_a_zarr_store_is_measured(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("few")
+def test_a_zarr_store_is_measured(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "a.zarr", data=numbers(10_000), chunks=(1000,))
-    result = bench(tmp_path / "a.zarr", "--quick")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "a.zarr: all of it, 20.0 kB, in chunks of up to 1.953 KiB" in result.stdout
+    assert here(tmp_path / "a.zarr", "--quick") == 0
+    said = capsys.readouterr()
+    assert "a.zarr: all of it, 20.0 kB, in chunks of up to 1.953 KiB" in said.out
+    assert said.err == ""
 
 
 def test_the_settings_of_the_process_are_kept(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -318,7 +334,7 @@ def test_the_settings_of_the_process_are_kept(file: Path, capsys: pytest.Capture
         return _core.get_path(), _core.get_threads(), blosc.use_threads, blosc.get_nthreads()
 
     before = settings()
-    assert cli.main(["bench", str(file), "--quick"]) == 0
+    assert here(file, "--quick") == 0
     assert settings() == before
 
 
@@ -406,7 +422,7 @@ def test_a_chunk_that_does_not_come_back_is_told_with_contender_and_place(
 
     monkeypatch.setattr(run, "contenders", lambda *of: [*honest(*of), replace(plain("broken"), decode=decode)])
     outputs = ["--json", f"{tmp_path}/a.json", "--plot", f"{tmp_path}/a.png"]
-    assert cli.main(["bench", str(file), "--quick", "--chunk-size", "80K", *outputs]) == 1
+    assert here(file, "--quick", "--chunk-size", "80K", *outputs) == 1
     said = capsys.readouterr()
     assert said.err == (
         "numcodecs-qpl: error: broken, chunk 2 of 3 of numbers.npy: the decoded chunk differs from the original\n"
@@ -422,7 +438,7 @@ def test_a_contender_that_fails_is_told(
         raise RuntimeError("no such block")
 
     monkeypatch.setattr(run, "contenders", lambda *_: [replace(plain("broken"), decode=decode)])
-    assert cli.main(["bench", str(file), "--quick"]) == 1
+    assert here(file, "--quick") == 1
     assert capsys.readouterr().err == (
         "numcodecs-qpl: error: broken, chunk 1 of 1 of numbers.npy: RuntimeError: no such block\n"
     )
@@ -435,7 +451,7 @@ def test_ours_that_fails_on_the_software_path_is_told(
         raise _core.QplError("out of order")
 
     monkeypatch.setattr(run, "contenders", lambda *_: [replace(plain("QPL"), encode=encode, path="software")])
-    assert cli.main(["bench", str(file), "--quick"]) == 1
+    assert here(file, "--quick") == 1
     assert capsys.readouterr().err == "numcodecs-qpl: error: QPL failed: out of order\n"
 
 
@@ -533,9 +549,10 @@ def test_a_plot_file_is_a_png_and_nothing_is_left_beside_it(
 
 
 @pytest.mark.parametrize(("suffix", "beginning"), [(".svg", b"<?xml"), (".pdf", b"%PDF")])
+@pytest.mark.usefixtures("few")
 def test_a_plot_is_of_the_kind_that_its_name_tells(file: Path, tmp_path: Path, suffix: str, beginning: bytes) -> None:
     path = tmp_path / f"plot{suffix}"
-    assert bench(file, "--quick", "--plot", path).returncode == 0
+    assert here(file, "--quick", "--plot", path) == 0
     assert path.read_bytes().startswith(beginning)
 
 
@@ -565,7 +582,7 @@ def test_a_device_that_is_lost_on_the_way_is_told(
         return bytes(chunk.tobytes())
 
     monkeypatch.setattr(run, "contenders", lambda *_: [replace(plain("QPL, IAA"), encode=encode)])
-    assert cli.main(["bench", str(file), "--quick"]) == 1
+    assert here(file, "--quick") == 1
     assert capsys.readouterr().err == "numcodecs-qpl: error: the device is gone\n"
 
 
@@ -578,7 +595,7 @@ def test_wrong_data_from_a_device_is_no_reason_to_leave_it_out(
     device = replace(plain("QPL, IAA"), decode=decode, path="hardware")
     monkeypatch.setattr(Contender, "settle", lambda self: None)
     monkeypatch.setattr(run, "contenders", lambda *_: [device])
-    assert cli.main(["bench", str(file), "--quick"]) == 1
+    assert here(file, "--quick") == 1
     assert capsys.readouterr().err == "numcodecs-qpl: error: QPL, IAA failed: the checksum is wrong\n"
 
 
@@ -668,18 +685,27 @@ def test_a_setting_that_means_nothing_is_told_before_any_work(file: Path, variab
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])
-def test_data_that_cannot_be_measured_is_told(tmp_path: Path, name: str) -> None:
+def test_data_that_cannot_be_measured_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").touch()
-    result = bench(tmp_path / name, "--quick")
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("numcodecs-qpl: error: ")
-    assert result.stderr.count("\n") == 1
+    assert here(tmp_path / name, "--quick") == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("numcodecs-qpl: error: ")
+    assert said.err.count("\n") == 1
 
 
-def test_a_folder_that_is_no_store_is_told(tmp_path: Path) -> None:
-    result = bench(tmp_path, "--quick")
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"numcodecs-qpl: error: {tmp_path} is a folder, and not a zarr store: ")
+def test_a_folder_that_is_no_store_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert here(tmp_path, "--quick") == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"numcodecs-qpl: error: {tmp_path} is a folder, and not a zarr store: ")
+
+
+def misused(*arguments: str | Path) -> int | str | None:
+    """Run a command line that argparse refuses: its exit status."""
+    with pytest.raises(SystemExit) as end:
+        here(*arguments)
+    return end.value.code
 
 
 @pytest.mark.parametrize(
@@ -697,49 +723,57 @@ def test_a_folder_that_is_no_store_is_told(tmp_path: Path) -> None:
         ("--plot",),
     ],
 )
-def test_a_wrong_command_line_is_told_with_status_2(arguments: tuple[str, ...]) -> None:
-    result = bench(*arguments)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("usage: numcodecs-qpl")
+def test_a_wrong_command_line_is_told_with_status_2(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    assert misused(*arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("usage: numcodecs-qpl")
 
 
-def test_a_chunk_size_for_a_folder_is_a_wrong_command_line(tmp_path: Path) -> None:
-    result = bench(tmp_path, "--chunk-size", "64K")
-    assert result.returncode == 2
-    assert "a zarr store has chunks of its own" in result.stderr
+def test_a_chunk_size_for_a_folder_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert misused(tmp_path, "--chunk-size", "64K") == 2
+    assert "a zarr store has chunks of its own" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["data.npy", "data.json"])
-def test_data_that_stands_where_json_wants_its_file_is_not_overwritten(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "call", "status"), [("data.npy", misused, 2), ("data.json", here, 1)])
+def test_data_that_stands_where_json_wants_its_file_is_not_overwritten(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, call: Callable[..., int], status: int
+) -> None:
     data = tmp_path / name
     data.write_bytes(b'{"precious": 1}')
-    result = bench("--quick", "--json", data)
-    assert (result.returncode, result.stdout) == ((2, "") if name == "data.npy" else (1, ""))
-    assert "put the data before --json" in result.stderr
+    assert call("--quick", "--json", data) == status
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "put the data before --json" in said.err
     assert data.read_bytes() == b'{"precious": 1}'
 
 
 def test_the_data_is_not_overwritten_by_the_plot(tmp_path: Path) -> None:
     (tmp_path / "data.png").write_bytes(b"precious")
-    result = bench(tmp_path / "data.png", "--quick", "--plot", tmp_path / "." / "data.png")
-    assert result.returncode == 2
+    assert misused(tmp_path / "data.png", "--quick", "--plot", tmp_path / "." / "data.png") == 2
     assert (tmp_path / "data.png").read_bytes() == b"precious"
 
 
+@pytest.mark.usefixtures("few")
 def test_a_document_may_be_written_anew(file: Path, tmp_path: Path) -> None:
     path = tmp_path / "again.json"
     for _ in range(2):
-        assert bench(file, "--quick", "--json", path).returncode == 0
+        assert here(file, "--quick", "--json", path) == 0
     assert json.loads(path.read_text())["format"] == FORMAT
 
 
 @pytest.mark.parametrize("arguments", [("--json", "no/bench.json"), ("--plot", "no/bench.png")])
-def test_an_output_that_cannot_be_written_is_told_before_any_work(file: Path, arguments: tuple[str, ...]) -> None:
-    result = bench(file, "--quick", *arguments)
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == f"numcodecs-qpl: error: {arguments[1]} cannot be written: the folder no does not exist\n"
+def test_an_output_that_cannot_be_written_is_told_before_any_work(
+    capsys: pytest.CaptureFixture[str], file: Path, arguments: tuple[str, ...]
+) -> None:
+    assert here(file, "--quick", *arguments) == 1
+    said = f"numcodecs-qpl: error: {arguments[1]} cannot be written: the folder no does not exist\n"
+    assert capsys.readouterr() == ("", said)
 
 
+@pytest.mark.usefixtures("few")
 def test_an_output_that_fails_leaves_what_was_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
 ) -> None:
@@ -749,7 +783,7 @@ def test_an_output_that_fails_leaves_what_was_there(
 
     (tmp_path / "plot.png").write_bytes(b"before")
     monkeypatch.setattr(Figure, "savefig", fail)
-    assert cli.main(["bench", str(file), "--quick", "--plot", f"{tmp_path}/plot.png"]) == 1
+    assert here(file, "--quick", "--plot", f"{tmp_path}/plot.png") == 1
     assert f"{tmp_path}/plot.png cannot be written: No space left on device" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]
     assert (tmp_path / "plot.png").read_bytes() == b"before"
@@ -766,12 +800,14 @@ def without(*packages: str, arguments: list[str]) -> subprocess.CompletedProcess
     return subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
 
 
-def test_what_is_missing_is_told_with_the_command_that_installs_it(tmp_path: Path) -> None:
-    result = without("rich", "matplotlib", "zarr", arguments=[str(tmp_path), "--plot", "plot.png"])
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == (
-        "numcodecs-qpl: error: this needs rich, matplotlib, zarr: pip install rich matplotlib zarr\n"
-    )
+def test_what_is_missing_is_told_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for package in ("rich", "matplotlib", "zarr"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert here(tmp_path, "--plot", "plot.png") == 1
+    said = "numcodecs-qpl: error: this needs rich, matplotlib, zarr: pip install rich matplotlib zarr\n"
+    assert capsys.readouterr() == ("", said)
 
 
 def test_a_package_of_the_wrong_version_is_told_with_the_command_that_installs_it(file: Path) -> None:
@@ -781,17 +817,14 @@ def test_a_package_of_the_wrong_version_is_told_with_the_command_that_installs_i
     assert result.stderr.endswith("): pip install --upgrade rich\n")
 
 
-def test_without_isal_its_rows_are_left_out_and_that_is_told(file: Path) -> None:
-    result = without("isal", arguments=[str(file), "--quick"])
+def test_a_file_without_a_plot_needs_none_of_these_and_without_isal_its_rows_are_left_out_and_that_is_told(
+    file: Path,
+) -> None:
+    result = without("isal", "matplotlib", "zarr", arguments=[str(file), "--quick"])
     assert (result.returncode, result.stderr) == (0, "")
     names = [name for name in rows(result.stdout) if "threads" not in name]
     assert names == [*OURS, *(name for name in PEERS if not name.startswith("isal")), *OF_NUMBERS]
     assert "ISA-L's gzip is left out: it needs the package isal (pip install isal)." in result.stdout
-
-
-def test_a_file_without_a_plot_needs_neither_matplotlib_nor_zarr(file: Path) -> None:
-    result = without("matplotlib", "zarr", arguments=[str(file), "--quick"])
-    assert (result.returncode, result.stderr) == (0, "")
 
 
 # ---- Terminals ----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The demo, on a part of its data, and what it says when something is wrong."""
 
 import gzip
+import io
 import re
 import subprocess
 import sys
@@ -14,12 +15,13 @@ import pytest
 import xarray as xr
 import zarr
 from programs import environment
-from terminal import on_terminal
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import ZstdCodec
 
+import numcodecs_qpl
 from numcodecs_qpl import _core, cli, demo, enable, netcdf, stats
 from numcodecs_qpl._core.types import Stats
+from numcodecs_qpl.cli import common
 from numcodecs_qpl.cli.demo import DEMO_NEEDS
 from numcodecs_qpl.host.devices import path_names
 from numcodecs_qpl.zarr import QPL
@@ -28,10 +30,9 @@ PROGRAM = Path(sys.executable).with_name("numcodecs-qpl")
 NAMES = [case.name for case in demo.cases()]
 
 
-def run(*arguments: str | Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PROGRAM, "demo", "--quick", *arguments], env=environment(**changes), capture_output=True, text=True
-    )
+def run(*arguments: str | Path) -> int:
+    """Run the command in this process: its exit status."""
+    return cli.main(["demo", "--quick", *map(str, arguments)])
 
 
 STORES = ["codec", "ratio", "stored MB", "write MB/s", "read MB/s"]
@@ -64,11 +65,10 @@ def spoil(monkeypatch: pytest.MonkeyPatch, folder: str, change: Callable[[bytes]
     monkeypatch.setattr(demo, "write", write_and_spoil)
 
 
-def run_code(*lines: str) -> subprocess.CompletedProcess[str]:
-    code = "\n".join(
-        ["import sys", *lines, "from numcodecs_qpl.cli import main", "sys.exit(main(['demo', '--quick']))"]
-    )
-    return subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+@pytest.fixture
+def qpl_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the other codecs out."""
+    monkeypatch.setattr(demo, "cases", lambda: [demo.Case("QPL", "qpl.zarr", QPL())])
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,14 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(stores: Path) -> subprocess.CompletedProcess[str]:
-    return run("--store", stores)
+    return subprocess.run(
+        [PROGRAM, "demo", "--quick", "--store", stores], env=environment(), capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def whole() -> demo.Maps:
+    return demo.load(quick=False)
 
 
 def test_a_piped_demo_succeeds_without_noise(result: subprocess.CompletedProcess[str]) -> None:
@@ -137,8 +144,7 @@ def test_the_chunk_that_the_demo_reads_with_gzip_is_the_arrays(
     assert inflated == demo.load(quick=True)[:1, :1080, :1080].tobytes()
 
 
-def test_the_whole_atlas_is_twelve_maps_of_which_a_quick_run_takes_a_part() -> None:
-    whole = demo.load(quick=False)
+def test_the_whole_atlas_is_twelve_maps_of_which_a_quick_run_takes_a_part(whole: demo.Maps) -> None:
     assert whole.shape == (12, 2160, 4320)
     assert whole.dtype == np.dtype("u1")
     months, lines, columns = demo.QUICK
@@ -157,7 +163,7 @@ def test_gzip_in_the_table_is_zarrs_own_even_if_it_was_served_before(
 
     monkeypatch.setattr(demo, "write", write_and_count)
     enable(instances=True)
-    assert cli.main(["demo", "--quick"]) == 0
+    assert run() == 0
     assert {name for name, blocks in counted.items() if blocks} == {"qpl.zarr"}
 
 
@@ -202,8 +208,11 @@ def test_the_netcdf4_file_that_is_kept_has_zlib_4_and_shuffle_in_chunks_of_1_to_
             np.testing.assert_array_equal(variable[...], values)
 
 
-def test_the_whole_netcdf4_file_is_of_the_atlas_and_a_float32_field_and_has_200_mb_at_least() -> None:
-    data = demo.dataset(demo.load(quick=False), demo.SIDE)
+def test_the_whole_netcdf4_file_is_of_the_atlas_and_a_float32_field_and_has_200_mb_at_least(
+    monkeypatch: pytest.MonkeyPatch, whole: demo.Maps
+) -> None:
+    monkeypatch.setattr(demo, "float32_field", bytes)  # zeros, as only its size matters here
+    data = demo.dataset(whole, demo.SIDE)
     assert {name: variable.dtype for name, variable in data.data_vars.items()} == {
         "turbidity": np.dtype("u1"),
         "field": np.dtype("<f4"),
@@ -211,6 +220,7 @@ def test_the_whole_netcdf4_file_is_of_the_atlas_and_a_float32_field_and_has_200_
     assert data.nbytes >= 200 * demo.MB
 
 
+@pytest.mark.usefixtures("qpl_alone")
 def test_a_variable_that_is_read_as_something_else_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,13 +232,13 @@ def test_a_variable_that_is_read_as_something_else_is_told(
         return found
 
     monkeypatch.setattr(netcdf, "read", read_and_spoil)
-    monkeypatch.setattr(demo, "cases", lambda: [demo.Case("QPL", "qpl.zarr", QPL())])
-    assert cli.main(["demo", "--quick"]) == 1
+    assert run() == 1
     said = capsys.readouterr()
     assert said.err == "numcodecs-qpl: error: NetCDF4: field was not read back as it was written\n"
     assert "each time, all values were read" not in said.out
 
 
+@pytest.mark.usefixtures("qpl_alone")
 def test_a_damaged_netcdf4_file_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     write = netcdf.write
 
@@ -240,8 +250,7 @@ def test_a_damaged_netcdf4_file_is_told(monkeypatch: pytest.MonkeyPatch, capsys:
             file.write(bytes(length))
 
     monkeypatch.setattr(netcdf, "write", write_and_spoil)
-    monkeypatch.setattr(demo, "cases", lambda: [demo.Case("QPL", "qpl.zarr", QPL())])
-    assert cli.main(["demo", "--quick"]) == 1
+    assert run() == 1
     said = capsys.readouterr()
     assert said.err.startswith("numcodecs-qpl: error: NetCDF4: reading failed: ")
     assert said.err.count("\n") == 1
@@ -250,17 +259,20 @@ def test_a_damaged_netcdf4_file_is_told(monkeypatch: pytest.MonkeyPatch, capsys:
 # ---- Folders ------------------------------------------------------------------------------------
 
 
-def test_a_temporary_folder_is_removed(tmp_path: Path) -> None:
-    result = run(TMPDIR=str(tmp_path))
-    assert result.returncode == 0
-    assert "The stores and the NetCDF4 file are in" not in result.stdout
+@pytest.mark.usefixtures("qpl_alone")
+def test_a_temporary_folder_is_removed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert run() == 0
+    assert "The stores and the NetCDF4 file are in" not in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_temporary_folder_is_removed_after_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     spoil(monkeypatch, "qpl.zarr", lambda chunk: chunk[:-1])
-    assert cli.main(["demo", "--quick"]) == 1
+    assert run() == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -271,7 +283,7 @@ def test_a_store_that_reads_back_something_else_is_told_with_its_codec_and_chunk
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(monkeypatch, "none.zarr", lambda chunk: chunk[:-1] + bytes([chunk[-1] ^ 1]))
-    assert cli.main(["demo", "--quick"]) == 1
+    assert run() == 1
     said = capsys.readouterr()
     assert said.err == ("numcodecs-qpl: error: no compression: chunk (0, 0, 1) was not read back as it was written\n")
     assert "Bit for bit" not in said.out
@@ -282,7 +294,7 @@ def test_a_damaged_store_is_told_with_its_codec(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: demo.Case
 ) -> None:
     spoil(monkeypatch, case.folder, lambda chunk: chunk[: len(chunk) // 2])
-    assert cli.main(["demo", "--quick"]) == 1
+    assert run() == 1
     said = capsys.readouterr()
     assert said.err.startswith(f"numcodecs-qpl: error: {case.name}: ")
     assert said.err.count("\n") == 1
@@ -303,78 +315,89 @@ def test_chunks_that_pythons_gzip_does_not_read_are_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "cases", lambda: [demo.Case("not gzip", "not-gzip.zarr", ZstdCodec())])
-    assert cli.main(["demo", "--quick"]) == 1
+    assert run() == 1
     assert "Python's gzip cannot read chunk (0, 0, 0) of not-gzip.zarr" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("qpl_alone")
 def test_chunks_that_pythons_gzip_reads_otherwise_are_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ours, *_ = demo.cases()
     decompress = gzip.decompress
     monkeypatch.setattr(gzip, "decompress", lambda stored: decompress(stored)[:-1])
-    monkeypatch.setattr(demo, "cases", lambda: [ours])
-    assert cli.main(["demo", "--quick"]) == 1
+    assert run() == 1
     assert "as something else than was written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("package", DEMO_NEEDS)
-def test_a_package_that_is_missing_is_told_with_the_command_that_installs_it(package: str) -> None:
-    result = run_code(f"sys.modules[{package!r}] = None")
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == f"numcodecs-qpl: error: the demo needs {package}: pip install {package}\n"
+def test_a_package_that_is_missing_is_told_with_the_command_that_installs_it() -> None:
+    code = "import sys; sys.modules['xarray'] = None; from numcodecs_qpl.cli import main; sys.exit(main(['demo']))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "numcodecs-qpl: error: the demo needs xarray: pip install xarray\n"
 
 
-def test_all_packages_that_are_missing_are_told_at_once() -> None:
-    result = run_code(f"sys.modules.update(dict.fromkeys({DEMO_NEEDS!r}))")
-    assert f"the demo needs {', '.join(DEMO_NEEDS)}: pip install {' '.join(DEMO_NEEDS)}\n" in result.stderr
-
-
-def test_a_package_of_the_wrong_version_is_told_with_the_command_that_installs_it() -> None:
-    result = run_code("sys.modules['zarr.abc.codec'] = None")
-    assert result.returncode == 1
-    assert result.stderr.startswith("numcodecs-qpl: error: an installed package cannot be used (")
-    assert result.stderr.endswith(f"): pip install --upgrade {' '.join(DEMO_NEEDS)}\n")
-
-
-def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "thesis").write_text("precious")
-    result = run("--store", tmp_path)
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == f"numcodecs-qpl: error: {tmp_path} is not empty; give a new or an empty folder\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
-
-
-def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    result = run("--store", tmp_path / "file")
-    said = f"numcodecs-qpl: error: {tmp_path}/file is not a folder; give a new or an empty folder\n"
-    assert (result.returncode, result.stdout, result.stderr) == (1, "", said)
-
-
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    result = run("--store", tmp_path / "file" / "stores")
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == (
-        f"numcodecs-qpl: error: {tmp_path}/file/stores cannot be used: Not a directory; give another folder\n"
+def test_all_packages_that_are_missing_are_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in DEMO_NEEDS:
+        monkeypatch.setitem(sys.modules, package, None)
+    assert run() == 1
+    names = " ".join(DEMO_NEEDS)
+    assert capsys.readouterr() == (
+        "",
+        f"numcodecs-qpl: error: the demo needs {', '.join(DEMO_NEEDS)}: pip install {names}\n",
     )
 
 
-@pytest.mark.parametrize(("variable", "word"), [("NUMCODECS_QPL_PATH", "junk"), ("NUMCODECS_QPL_THREADS", "junk")])
-def test_a_setting_that_means_nothing_is_told_before_any_work(variable: str, word: str) -> None:
-    result = run(**{variable: word})
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"numcodecs-qpl: error: {variable} is '{word}'; it must be ")
+def test_a_package_of_the_wrong_version_is_told_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The command imports the demo anew.
+    monkeypatch.delattr(numcodecs_qpl, "demo")
+    monkeypatch.delitem(sys.modules, "numcodecs_qpl.demo")
+    monkeypatch.setitem(sys.modules, "zarr.abc.codec", None)
+    assert run() == 1
+    said = capsys.readouterr().err
+    assert said.startswith("numcodecs-qpl: error: an installed package cannot be used (")
+    assert said.endswith(f"): pip install --upgrade {' '.join(DEMO_NEEDS)}\n")
 
 
-def test_hardware_that_is_forced_and_missing_is_told_before_any_work() -> None:
-    if _core.hardware_init_status() == 0:
-        pytest.skip('this machine has an IAA, so that the path setting "hardware" is no problem here')
-    result = run(NUMCODECS_QPL_PATH="hardware")
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("numcodecs-qpl: error: the hardware path cannot be used: ")
-    assert result.stderr.endswith("unset NUMCODECS_QPL_PATH to use software, or see `numcodecs-qpl info`\n")
+def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "thesis").write_text("precious")
+    assert run("--store", tmp_path) == 1
+    said = f"numcodecs-qpl: error: {tmp_path} is not empty; give a new or an empty folder\n"
+    assert capsys.readouterr() == ("", said)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+
+
+def test_a_file_in_place_of_the_folder_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert run("--store", tmp_path / "file") == 1
+    said = f"numcodecs-qpl: error: {tmp_path}/file is not a folder; give a new or an empty folder\n"
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_folder_that_cannot_be_made_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert run("--store", tmp_path / "file" / "stores") == 1
+    said = f"numcodecs-qpl: error: {tmp_path}/file/stores cannot be used: Not a directory; give another folder\n"
+    assert capsys.readouterr() == ("", said)
+
+
+def test_hardware_that_is_forced_and_missing_is_told_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none_usable() -> str:
+        raise _core.QplError("no device")
+
+    monkeypatch.setattr(common, "path_in_force", none_usable)
+    assert run() == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("numcodecs-qpl: error: the hardware path cannot be used: ")
+    assert said.err.endswith("unset NUMCODECS_QPL_PATH to use software, or see `numcodecs-qpl info`\n")
 
 
 def test_pvlib_without_its_atlas_is_told(
@@ -383,7 +406,7 @@ def test_pvlib_without_its_atlas_is_told(
     (tmp_path / "pvlib").mkdir()
     (tmp_path / "pvlib" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    assert cli.main(["demo", "--quick"]) == 1
+    assert run() == 1
     assert f"pvlib's atlas cannot be read from {tmp_path}/pvlib/data/LinkeTurbidities.h5" in capsys.readouterr().err
 
 
@@ -404,9 +427,22 @@ def test_what_ran_where_is_told_with_what_hardware_did_not_do(monkeypatch: pytes
     )
 
 
+class Terminal(io.StringIO):
+    """A stderr that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.mark.parametrize(("terminal", "bar"), [("xterm-256color", True), ("dumb", False)])
-def test_a_terminal_that_can_show_it_gets_a_progress_bar_beside_the_output(terminal: str, bar: bool) -> None:
-    output, shown = on_terminal([PROGRAM, "demo", "--quick"], environment(TERM=terminal))
-    assert list(rows(output, STORES)) == NAMES
-    assert (b"%" in shown) == bar
-    assert bar or shown == b""
+@pytest.mark.usefixtures("qpl_alone")
+def test_a_terminal_that_can_show_it_gets_a_progress_bar_beside_the_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: str, bar: bool
+) -> None:
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setenv("TERM", terminal)
+    assert run() == 0
+    assert list(rows(capsys.readouterr().out, STORES)) == ["QPL"]
+    assert ("%" in shown.getvalue()) == bar
+    assert bar or shown.getvalue() == ""
