@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(180)
 def cluster() -> Iterator[LocalCluster]:
     """Two worker processes, with settings as docs/dask.md gives them."""
     environment = {"NUMCODECS_QPL_PATH": "software", "NUMCODECS_QPL_THREADS": "2", "NUMCODECS_QPL_NUMA": "any"}
-    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0", env=environment) as made:
+    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None, env=environment) as made:
         yield made
 
 
@@ -88,12 +88,11 @@ def test_both_workers_take_part(client: Client, tmp_path: Path) -> None:
     assert np.array_equal(target[:], DATA)
 
 
-@pytest.mark.parametrize("name", CODECS)
 def test_a_worker_killed_amid_a_write_costs_neither_a_chunk_nor_its_successor_the_settings(
-    client: Client, tmp_path: Path, name: str
+    client: Client, tmp_path: Path
 ) -> None:
     source = zarr.create_array(tmp_path / "source", data=DATA, chunks=CHUNKS, compressors=numcodecs_qpl.zarr.QPL())
-    target = create(tmp_path / "target", name)
+    target = create(tmp_path / "target", "gzip")
     target[:] = -1  # so that a chunk that is not written again shows
     before = set(client.run(os.getpid).values())
     client.run(numcodecs_qpl.set_numa, "node")
@@ -147,7 +146,7 @@ for method in "spawn", "forkserver":
     with (
         dask.config.set({"distributed.worker.multiprocessing-method": method}),
         LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0", env={"NUMCODECS_QPL_PATH": "hardware"}
+            n_workers=2, threads_per_worker=1, dashboard_address=None, env={"NUMCODECS_QPL_PATH": "hardware"}
         ) as cluster,
         Client(cluster) as client,
     ):

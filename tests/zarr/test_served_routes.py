@@ -1,4 +1,4 @@
-"""Every route to chunks of gzip and zlib is served after one line or one variable, and no longer after `disable`."""
+"""Every route to chunks of gzip and zlib is served after one line, and no longer after `disable`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -69,9 +69,9 @@ def test_references_name_the_codecs_of_hdf5_in_a_file_of_theirs(folders: dict[st
     assert not [path for path in folders[name].rglob("*") if path.is_file() and path.stat().st_size > 10_000][1:]
 
 
-# The package is imported for its figures only, after the first array was read.
 READ = """
 import json, pathlib, sys
+import numcodecs_qpl; numcodecs_qpl.enable()
 import numpy as np
 import routes
 
@@ -83,13 +83,11 @@ def served():
         for reader, read in routes.READERS.items():
             values = read(routes.ROUTES[name].open(folder))
             assert np.array_equal(values, routes.DATA), (name, reader)
-            import numcodecs_qpl
             found[f"{name} {reader}"] = numcodecs_qpl.stats()["software"]["decompressed"]
             numcodecs_qpl.reset_stats()
     return found
 
 before = served()
-import numcodecs_qpl
 numcodecs_qpl.disable()
 print(json.dumps([before, served()]))
 """
@@ -102,25 +100,14 @@ def program_environment(**changes: str) -> dict[str, str]:
     return programs.environment(PYTHONWARNINGS=warnings, PYTHONPATH=path, ICECHUNK_LOG="error", **changes)
 
 
-@pytest.mark.parametrize(
-    ("line", "variables", "served"),
-    [
-        ("", {}, []),
-        ("import numcodecs_qpl; numcodecs_qpl.enable()", {}, [*ROUTES]),
-        ("import numcodecs_qpl.enabled", {}, [*ROUTES]),
-        ("", {"ZARR_CODECS__GZIP": "numcodecs_qpl.zarr.GzipCodec"}, ["v3-gzip"]),
-    ],
-    ids=["nothing", "enable", "import", "variable"],
-)
-def test_a_program_is_served_by_one_line_or_one_variable_until_disable(
-    folders: dict[str, Path], line: str, variables: dict[str, str], served: list[str]
-) -> None:
+def test_a_program_is_served_by_one_line_until_disable(folders: dict[str, Path]) -> None:
+    """Before it imports zarr. The workers below import the module; tests/codec/test_serve.py has zarr's variable."""
     arguments = json.dumps({name: str(folder) for name, folder in folders.items()})
-    words = [sys.executable, "-c", line + READ, arguments]
+    words = [sys.executable, "-c", READ, arguments]
     printed = subprocess.run(
-        words, capture_output=True, text=True, check=True, timeout=120, env=program_environment(**variables)
+        words, capture_output=True, text=True, check=True, timeout=120, env=program_environment()
     ).stdout
-    counts = {f"{name} {reader}": COUNT if name in served else 0 for name in ROUTES for reader in READERS}
+    counts = {f"{name} {reader}": COUNT for name in ROUTES for reader in READERS}
     assert json.loads(printed) == [counts, dict.fromkeys(counts, 0)]
 
 
@@ -129,50 +116,28 @@ def test_a_program_is_served_by_one_line_or_one_variable_until_disable(
 MODULE = "numcodecs_qpl.enabled"
 VARIABLE = {"DASK_DISTRIBUTED__WORKER__PRELOAD": MODULE}
 
-LOCAL_CLUSTER = """
-import json, os, sys
-from distributed import Client, LocalCluster
-
-if __name__ == "__main__":
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
-        with Client(cluster) as client:
-            client.wait_for_workers(1)
-            cluster.scale(2)
-            client.wait_for_workers(2)
-        with open(sys.argv[1] + ".partial", "w") as file:
-            json.dump({"address": cluster.scheduler_address}, file)
-        os.rename(file.name, sys.argv[1])
-        sys.stdin.read()
-"""
-"""Two workers, the second of which comes later; the test finds them by the scheduler's file, as dask calls it."""
-
 
 @contextmanager
 def running(*words: str, **variables: str) -> Iterator[None]:
-    """A program, until the end of its input or SIGTERM ends it."""
-    with subprocess.Popen(words, stdin=subprocess.PIPE, env=program_environment(**variables)) as process:
+    """A program, which is killed in the end: some of dask's end in their own time only."""
+    with subprocess.Popen(words, env=program_environment(**variables)) as process:
         try:
             yield
         finally:
-            if process.stdin:
-                process.stdin.close()
-            process.terminate()
+            process.kill()
 
 
-@pytest.fixture(params=["--preload", "variable", "LocalCluster"])
-def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A client that is not served itself, of two workers that are: one was there before the other."""
-    file = str(tmp_path_factory.mktemp("cluster") / "scheduler.json")
-    with ExitStack() as stack:
-        if request.param == "LocalCluster":
-            stack.enter_context(running(sys.executable, "-c", LOCAL_CLUSTER, file, **VARIABLE))
-        else:
-            options = ["--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", file]
-            stack.enter_context(running("dask", "scheduler", "--port", "0", *options))
-            preload, variables = (["--preload", MODULE], {}) if request.param == "--preload" else ([], VARIABLE)
-            for _ in range(2):
-                stack.enter_context(running("dask", "worker", "--nthreads", "1", *options, *preload, **variables))
-        client = stack.enter_context(Client(scheduler_file=file))
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Client]:
+    """A client that is not served itself, of two workers that are: one by --preload, and one by the variable."""
+    options = ["--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(tmp_path / "scheduler.json")]
+    worker = ["dask", "worker", "--nthreads", "1", "--no-nanny", *options]
+    with (
+        running("dask", "scheduler", "--port", "0", *options),
+        running(*worker, "--preload", MODULE),
+        running(*worker, **VARIABLE),
+        Client(scheduler_file=str(tmp_path / "scheduler.json")) as client,
+    ):
         client.wait_for_workers(2, timeout=120)
         yield client
 
@@ -200,9 +165,26 @@ def served_by_workers(client: Client, folders: dict[str, Path]) -> dict[str, set
 
 
 def test_arrays_of_a_client_that_is_not_served_are_served_in_all_workers_until_disable(
-    cluster: Client, folders: dict[str, Path]
+    client: Client, folders: dict[str, Path]
 ) -> None:
-    assert len(cluster.scheduler_info()["workers"]) == 2
-    assert served_by_workers(cluster, folders) == {name: {COUNT} for name in ROUTES}
-    cluster.run(numcodecs_qpl.disable)
-    assert served_by_workers(cluster, folders) == {name: {0} for name in ROUTES}
+    assert len(client.scheduler_info()["workers"]) == 2
+    assert served_by_workers(client, folders) == {name: {COUNT} for name in ROUTES}
+    client.run(numcodecs_qpl.disable)
+    assert served_by_workers(client, folders) == {name: {0} for name in ROUTES}
+
+
+LOCAL_CLUSTER = """
+from distributed import Client, LocalCluster
+import numcodecs_qpl
+
+if __name__ == "__main__":
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        cluster.scale(2)
+        client.wait_for_workers(2)
+        print(numcodecs_qpl.enabled(), *client.run(numcodecs_qpl.enabled).values())
+"""
+
+
+def test_the_variable_serves_the_workers_of_a_local_cluster_the_first_and_a_later_one() -> None:
+    served = ("gzip", "zlib")
+    assert programs.run_python(LOCAL_CLUSTER, **VARIABLE).stdout == f"() {served} {served}\n"
