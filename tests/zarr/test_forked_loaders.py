@@ -21,7 +21,7 @@ from zarr.storage import ZipStore
 import numcodecs_qpl
 import numcodecs_qpl.zarr
 
-DATA = np.cumsum(np.random.default_rng(4).integers(-3, 4, (48, 100, 130)), axis=1, dtype="i4")
+DATA = np.cumsum(np.random.default_rng(4).integers(-3, 4, (24, 100, 130)), axis=1, dtype="i4")
 CODECS: dict[str, Any] = {"QPL": numcodecs_qpl.zarr.QPL(block_size=10_000), "gzip": GzipCodec()}
 PIPELINES = [name for name in ("BatchedCodecPipeline", "FusedCodecPipeline") if hasattr(codec_pipeline, name)]
 WORKERS = 3
