@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import pytest
 from commands import PATIENCE, is_listening, wait_until
 from programs import environment, give_up, missing
 
-from numcodecs_qpl.cli.systemd import notify, notify_reloading
+from numcodecs_qpl.cli.systemd import listen_sockets, notify, notify_reloading
+from numcodecs_qpl.multifd import MultiFDError
 from numcodecs_qpl.multifd.transport.address import parse_address
 from numcodecs_qpl.multifd.transport.connecting import connect
 
@@ -28,11 +30,9 @@ TAKE = """
 import os, sys
 from numcodecs_qpl.cli.systemd import listen_sockets
 from numcodecs_qpl.multifd import MultiFDError
-pid, *fds = sys.argv[1:]
-for number, fd in enumerate(map(int, fds), 3):
+for number, fd in enumerate(map(int, sys.argv[1:]), 3):
     os.dup2(fd, number)  # which a child would inherit
-if pid != "-":
-    os.environ["LISTEN_PID"] = str(os.getpid()) if pid == "own" else pid
+os.environ["LISTEN_PID"] = str(os.getpid())
 try:
     for name, sock in listen_sockets():
         assert not sock.get_inheritable()
@@ -44,12 +44,12 @@ assert listen_sockets() == []
 """
 
 
-def take(*files: socket.socket | IO[bytes], pid: str = "own", **variables: str) -> list[str]:
+def take(*files: socket.socket | IO[bytes], **variables: str) -> list[str]:
     """Have a process take the `files`, from number 3 on; return what it has got."""
     fds = [fcntl.fcntl(file, fcntl.F_DUPFD, 20) for file in files]
     try:
         return subprocess.run(
-            [sys.executable, "-W", "error", "-c", TAKE, pid, *map(str, fds)],
+            [sys.executable, "-W", "error", "-c", TAKE, *map(str, fds)],
             env=environment(**variables),
             pass_fds=fds,
             stdout=subprocess.PIPE,
@@ -60,6 +60,14 @@ def take(*files: socket.socket | IO[bytes], pid: str = "own", **variables: str) 
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def set_variables(monkeypatch: pytest.MonkeyPatch, **variables: str | None) -> None:
+    """Set those of these variables of this process that are not None; at the end they are as they were."""
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        monkeypatch.delenv(name, raising=False)
+        if (value := variables.get(name)) is not None:
+            monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -77,9 +85,10 @@ def test_sockets_without_names_are_unknown(two: list[socket.socket]) -> None:
     assert take(*two, LISTEN_FDS="1") == ["unknown 3 AF_UNIX"]
 
 
-@pytest.mark.parametrize("pid", ["-", "1", ""])
-def test_sockets_of_another_process_are_left_alone(two: list[socket.socket], pid: str) -> None:
-    assert take(*two, pid=pid, LISTEN_FDS="2", LISTEN_FDNAMES="out:in") == []
+@pytest.mark.parametrize("pid", [None, "1", ""])
+def test_sockets_of_another_process_are_left_alone(monkeypatch: pytest.MonkeyPatch, pid: str | None) -> None:
+    set_variables(monkeypatch, LISTEN_PID=pid, LISTEN_FDS="2", LISTEN_FDNAMES="out:in")
+    assert listen_sockets() == []
 
 
 @pytest.mark.parametrize(
@@ -91,14 +100,21 @@ def test_sockets_of_another_process_are_left_alone(two: list[socket.socket], pid
             {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "a:b"},
             "LISTEN_FDNAMES is 'a:b'; expected 1 names, as LISTEN_FDS is 1",
         ),
-        (
-            {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "gone"},
-            "file 3 ('gone'), which was passed as a socket, cannot be used: Bad file descriptor",
-        ),
     ],
 )
-def test_variables_that_are_not_right_are_an_error(variables: dict[str, str], error: str) -> None:
-    assert take(**variables) == [f"error: {error}"]
+def test_variables_that_are_not_right_are_an_error(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], error: str
+) -> None:
+    set_variables(monkeypatch, LISTEN_PID=str(os.getpid()), **variables)
+    with pytest.raises(MultiFDError, match=f"^{re.escape(error)}$"):
+        listen_sockets()
+    assert not [name for name in os.environ if name.startswith("LISTEN")]
+
+
+def test_a_file_that_was_not_passed_is_an_error() -> None:
+    assert take(LISTEN_FDS="1", LISTEN_FDNAMES="gone") == [
+        "error: file 3 ('gone'), which was passed as a socket, cannot be used: Bad file descriptor"
+    ]
 
 
 def test_a_file_that_is_not_a_socket_is_an_error() -> None:

@@ -86,14 +86,17 @@ def test_an_extension_shows_nothing_but_its_init_function(extension: Path) -> No
     assert re.findall(r"(\S+)$", symbols, re.MULTILINE) == [f"PyInit_{extension.name.partition('.')[0]}"]
 
 
-@pytest.mark.parametrize("name", ["_core.arguments", "_core.blocks", "containers.deflate"])
-def test_a_compiled_module_leaves_its_short_name_to_others(name: str, tmp_path: Path) -> None:
-    short = name.partition(".")[2]
-    (tmp_path / f"{short}.py").write_text("mine = True\n")
-    code = f"import sys, numcodecs_qpl; sys.path.insert(0, {str(tmp_path)!r}); import {short}; print({short}.mine)"
+def test_a_compiled_module_leaves_its_short_name_to_others(tmp_path: Path) -> None:
+    for short in ("arguments", "blocks", "deflate"):
+        (tmp_path / f"{short}.py").write_text("mine = True\n")
+    code = (
+        f"import sys, numcodecs_qpl; sys.path.insert(0, {str(tmp_path)!r}); import arguments, blocks, deflate; "
+        "print(arguments.mine, blocks.mine, deflate.mine)"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "True\n"
-    assert importlib.import_module(f"numcodecs_qpl.{name}").__name__ == f"numcodecs_qpl.{name}"
+    assert done.stdout == "True True True\n"
+    for name in ("numcodecs_qpl._core.arguments", "numcodecs_qpl._core.blocks", "numcodecs_qpl.containers.deflate"):
+        assert importlib.import_module(name).__name__ == name
 
 
 def test_importing_the_package_imports_no_zarr_and_nothing_of_the_demo() -> None:
@@ -181,9 +184,8 @@ def configure(folder: Path, *choices: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("qpl", ["system", "disabled"])
-def test_configuring_without_the_libraries_names_each_one_and_the_ways_on(tmp_path: Path, qpl: str) -> None:
-    done = configure(tmp_path, "-Dsoftware_libraries=system", f"-Dqpl={qpl}")
+def test_configuring_without_the_libraries_names_each_one_and_the_ways_on(tmp_path: Path) -> None:
+    done = configure(tmp_path, "-Dsoftware_libraries=system", "-Dqpl=system")
     assert done.returncode
     message = done.stdout[done.stdout.index("ERROR: ") :]
     parts = [
@@ -196,12 +198,12 @@ def test_configuring_without_the_libraries_names_each_one_and_the_ways_on(tmp_pa
         "  2. ",
         "  3. ",
         "-Ddebian_root=DIR",
+        "  libqpl >= 1.5.0: pkg-config does not know qpl >= 1.5.0",
+        "  4. ",
+        "-Dqpl=disabled",
     ]
-    of_libqpl = ["  libqpl >= 1.5.0: pkg-config does not know qpl >= 1.5.0", "  4. ", "-Dqpl=disabled"]
-    for part in parts + (of_libqpl if qpl == "system" else []):
+    for part in parts:
         assert part in message
-    if qpl == "disabled":
-        assert "libqpl" not in message
 
 
 def test_a_folder_of_packages_that_has_no_libqpl_is_named_in_the_message(tmp_path: Path) -> None:
@@ -212,7 +214,7 @@ def test_a_folder_of_packages_that_has_no_libqpl_is_named_in_the_message(tmp_pat
         assert f": usr/lib/**/pkgconfig/{name}.pc is missing below {empty}" in done.stdout
 
 
-@pytest.mark.parametrize(("system", "cpu"), [("linux", "aarch64"), ("darwin", "aarch64"), ("freebsd", "x86_64")])
+@pytest.mark.parametrize(("system", "cpu"), [("linux", "aarch64"), ("darwin", "x86_64")])
 def test_a_host_other_than_linux_on_x86_64_is_not_asked_for_libqpl(tmp_path: Path, system: str, cpu: str) -> None:
     host = tmp_path / "host.ini"
     machine = {"system": system, "cpu_family": cpu, "cpu": cpu, "endian": "little"}

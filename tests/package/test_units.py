@@ -23,6 +23,8 @@ from relays import Served
 from sources import MAIN, UUIDS, Source, assert_that_it_arrived, connected, receiving
 from tls_files import issue
 
+from numcodecs_qpl import cli
+
 UNITS = ROOT / "packaging" / "systemd"
 OUT, IN, COMMON = "numcodecs-qpl-relay-out@.service", "numcodecs-qpl-relay-in.service", "common.conf"
 PROGRAM = "/opt/numcodecs-qpl/bin/numcodecs-qpl"
@@ -232,11 +234,12 @@ def test_systemd_starts_the_relay_at_the_first_connection(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("listen", ["systemd", "systemd-tls"])
-def test_without_sockets_from_systemd_it_is_misuse(listen: str) -> None:
+def test_without_sockets_from_systemd_it_is_misuse(capsys: pytest.CaptureFixture[str], listen: str) -> None:
     words = ["--serve", "--listen", listen, "--connect", "tcp::1", "--from", "none", "--to", "none"]
-    done = subprocess.run(["numcodecs-qpl", "relay", *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert f"--listen {listen} needs sockets from systemd (LISTEN_FDS), and none was passed" in done.stderr
+    with pytest.raises(SystemExit) as end:
+        cli.main(["relay", *words])
+    assert end.value.code == 2
+    assert f"--listen {listen} needs sockets from systemd (LISTEN_FDS), and none was passed" in capsys.readouterr().err
 
 
 # ---- What systemd is told ---------------------------------------------------------------------------------------
