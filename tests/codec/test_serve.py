@@ -96,7 +96,7 @@ def test_a_codec_is_unpickled_as_what_is_served_there(name: serve.CodecId) -> No
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("data_set", DATA_SETS)
 def test_a_chunk_is_no_larger_than_zlibs_at_the_same_level(name: str, data_set: str, level: int) -> None:
-    data = DATA_SETS[data_set](1 << 20)
+    data = DATA_SETS[data_set](1 << 18)
     encoded, theirs = OURS[name](level).encode(data), THEIRS[name](level).encode(data)
     assert len(encoded) <= 1.02 * len(theirs)
     assert INFLATE[name](encoded) == data
@@ -161,7 +161,9 @@ def is_ill_formed(name: str, chunk: bytes) -> bool:
 def test_every_chunk_has_the_same_outcome_as_with_numcodecs_own(name: serve.CodecId) -> None:
     count = 0
     for what, chunk, data in itertools.chain(damage.all_cases(name), unusual_chunks(name)):
-        rooms = (None, len(data), len(data) + 3, max(len(data) - 1, 0))
+        rooms = [None, len(data)]
+        if count % 10 == 0:  # room of a wrong size is an error for nearly all
+            rooms += [len(data) + 3, max(len(data) - 1, 0)]
         for room in rooms:
             ours, theirs = outcome(OURS[name](), chunk, room), outcome(THEIRS[name](), chunk, room)
             assert ours == theirs or is_ill_formed(name, chunk), (what, room, ours, theirs)

@@ -30,13 +30,13 @@ TRAILER = {"gzip": 8, "zlib": 4, "deflate": 0}
 
 
 @pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
+def number_of_threads() -> Iterator[None]:
     with with_threads():
         yield
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("container", oracle.READERS)
+# Several threads read a gzip chunk by its index. The other containers have none.
+@pytest.mark.parametrize(("container", "threads"), [("gzip", 1), ("gzip", 2), ("zlib", 1), ("deflate", 2)])
 def test_every_damage_gets_the_verdict_of_an_independent_reader(container: ContainerName, threads: int) -> None:
     counts = damage.run(container, threads)
     assert counts["accepted"] > 100
@@ -45,18 +45,19 @@ def test_every_damage_gets_the_verdict_of_an_independent_reader(container: Conta
     assert counts["ill-formed"] < counts.total() / 50
 
 
-@pytest.mark.parametrize("container", oracle.READERS)
-def test_every_damage_gets_the_same_verdict_on_the_emulated_iaa(container: ContainerName) -> None:
+def test_every_damage_gets_the_same_verdict_on_the_emulated_iaa() -> None:
     """With the path setting "auto". With "hardware", and four threads, tools/test_sanitized.sh runs the same."""
     done = subprocess.run(
-        [sys.executable, "-P", "-W", "error", str(PROGRAM), "--path", "auto", "--threads", "1", container],
+        [sys.executable, "-P", "-W", "error", str(PROGRAM), "--path", "auto", *oracle.READERS],
         env=emulated_iaa.environment(),
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{container}, 1 threads:")
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [
+        f"{name}, 1 threads" for name in oracle.READERS
+    ]
 
 
 @pytest.mark.parametrize("container", oracle.READERS)

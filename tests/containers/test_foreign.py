@@ -30,6 +30,7 @@ FAR = RNG.bytes(20_000) * 3
 CONTENTS = {"text": TEXT, "far": FAR, "noise": RNG.bytes(140_000), "short": b"x", "nothing": b""}
 CONTAINERS = {"gzip": 31, "zlib": 15, "deflate": -15}
 """Each container with the wbits that zlib has for it."""
+TURNS: list[ContainerName] = ["gzip", "zlib", "deflate"]
 
 
 @pytest.fixture(params=CONTENTS)
@@ -119,15 +120,14 @@ def test_we_read_zlib_at_every_level(container: ContainerName, level: int, data:
     check_decode(QPL(container=container), zlib.compress(data, level, CONTAINERS[container]), data)
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("window", range(9, 16))
 @pytest.mark.parametrize(
     "strategy", [zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_FIXED]
 )
 @pytest.mark.parametrize("flush", [None, zlib.Z_SYNC_FLUSH, zlib.Z_FULL_FLUSH])
-def test_we_read_zlib_of_every_window_strategy_and_flush(
-    container: ContainerName, window: int, strategy: int, flush: int | None
-) -> None:
+def test_we_read_zlib_of_every_window_strategy_and_flush(window: int, strategy: int, flush: int | None) -> None:
+    # In one container each: every window, strategy and flush comes in all three.
+    container: ContainerName = TURNS[(window + strategy + (flush or 0)) % 3]
     wbits = {"gzip": window + 16, "zlib": window, "deflate": -window}[container]
     for data in CONTENTS.values():
         compressor = zlib.compressobj(6, zlib.DEFLATED, wbits, 8, strategy)
@@ -280,7 +280,7 @@ def available_memory() -> int:
 
 
 @pytest.mark.skipif(available_memory() < 8 << 30, reason="the test needs 8 GiB of free memory")
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", ["gzip", "zlib"])
 def test_a_chunk_of_more_than_2_gib_is_read(container: ContainerName) -> None:
     piece = bytes(1 << 24)
     pieces = 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -81,10 +82,9 @@ def test_an_unknown_path_is_refused_by_name() -> None:
         numcodecs_qpl.set_path("fast")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("path", ["auto", "software"])
-def test_the_path_comes_from_the_environment(path: str) -> None:
-    done = run_python("import numcodecs_qpl as q; print(q.get_path())", NUMCODECS_QPL_PATH=path)
-    assert (done.stdout.strip(), done.stderr) == (path, "")
+def test_the_path_comes_from_the_environment() -> None:
+    done = run_python("import numcodecs_qpl as q; print(q.get_path())", NUMCODECS_QPL_PATH="software")
+    assert (done.stdout, done.stderr) == ("software\n", "")
 
 
 def test_the_environment_counts_as_it_is_when_a_setting_is_first_asked_for() -> None:
@@ -117,9 +117,8 @@ for call in (lambda: q.QPL().encode(b"x"), lambda: q.compress_pages(bytes(4096))
     assert all("the hardware path cannot be used" in line for line in lines[1:])
 
 
+# In the order of check_settings: a process keeps the words that it has found right, and reads a wrong one again.
 WRONG_WORDS = [
-    ("NUMCODECS_QPL_PATH", "fast"),
-    ("NUMCODECS_QPL_PATH", " "),
     ("NUMCODECS_QPL_THREADS", "many"),
     ("NUMCODECS_QPL_THREADS", "0"),
     ("NUMCODECS_QPL_THREADS", "-1"),
@@ -132,28 +131,31 @@ WRONG_WORDS = [
     ("NUMCODECS_QPL_NUMA", "2147483648"),
     ("NUMCODECS_QPL_NUMA", "\u00b2"),
     ("NUMCODECS_QPL_NUMA", "9" * 5000),
+    ("NUMCODECS_QPL_PATH", "fast"),
+    ("NUMCODECS_QPL_PATH", " "),
 ]
 
 
-@pytest.mark.parametrize(("variable", "word"), WRONG_WORDS, ids=lambda text: text[:30])
-def test_a_wrong_word_in_the_environment_is_named_with_its_variable(variable: str, word: str) -> None:
+def test_a_wrong_word_in_the_environment_is_named_with_its_variable() -> None:
     code = """
+import json, os, sys
 import numcodecs_qpl as q
-print("imported")
-try:
-    q._core.check_settings()
-except ValueError as error:
-    print(type(error) is ValueError, error)
+for variable, word in json.loads(sys.argv[1]):
+    os.environ[variable] = word
+    try:
+        q._core.check_settings()
+    except ValueError as error:
+        print(type(error) is ValueError, error)
+    del os.environ[variable]
 """
-    done = run_python(code, check=True, **{variable: word})
-    first, second = done.stdout.splitlines()
-    assert first == "imported"
-    assert second.startswith(f"True {variable} is ")
-    assert word[:30] in second
-    assert "; it must be " in second
+    said = run_python(code, json.dumps(WRONG_WORDS)).stdout.splitlines()
+    for (variable, word), line in zip(WRONG_WORDS, said, strict=True):
+        assert line.startswith(f"True {variable} is ")
+        assert word[:30] in line
+        assert "; it must be " in line
 
 
-@pytest.mark.parametrize(("variable", "word"), WRONG_WORDS[:4:2])
+@pytest.mark.parametrize(("variable", "word"), [("NUMCODECS_QPL_PATH", "fast"), ("NUMCODECS_QPL_THREADS", "many")])
 def test_a_wrong_word_in_the_environment_fails_the_first_block(variable: str, word: str) -> None:
     code = "import numcodecs_qpl as q; print('imported'); q.QPL().encode(b'x')"
     done = run_python(code, check=False, **{variable: word})

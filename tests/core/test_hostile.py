@@ -15,11 +15,11 @@ PROGRAM = Path(__file__).parents[1] / "support/hostile.py"
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_hostile_input_gives_an_error_or_the_right_data_and_touches_no_other_memory(threads: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(PROGRAM), "--inputs", "10000", "--seed", f"1{threads}"],
+        [sys.executable, "-W", "error", str(PROGRAM), "--inputs", "5000", "--seed", f"1{threads}"],
         env={**os.environ, "NUMCODECS_QPL_THREADS": threads},
         capture_output=True,
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
     print(done.stdout)
-    assert done.stdout.startswith("100")
+    assert done.stdout.startswith("500")

@@ -15,7 +15,7 @@ from numcodecs_qpl import QPL
 from numcodecs_qpl.codec import DEFAULT_BLOCK_SIZE
 
 RNG = np.random.default_rng(11)
-SIZES = (0, 1, 100, 4096, 65536, 65537, (1 << 20) + 12_345)
+SIZES = (0, 1, 100, 4096, 65536, 65537, (1 << 18) + 12_345)
 CONTENTS: dict[str, bytes] = {}
 for size in SIZES:
     CONTENTS[f"text {size}"] = RNG.choice(np.frombuffer(b"abcd efgh\n", "u1"), size).tobytes()
