@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
@@ -203,6 +204,8 @@ def enable(*names: CodecId, compress: CompressSetting = "auto", instances: bool 
 
     Raises
     ------
+    TypeError
+        If `instances` is not a bool.
     ValueError
         If a name or `compress` is none of these.
     RuntimeError
@@ -211,6 +214,8 @@ def enable(*names: CodecId, compress: CompressSetting = "auto", instances: bool 
     for name in names:
         as_choice(name, "name", _NAMES)
     as_choice(compress, "compress", COMPRESS_SETTINGS)
+    if not isinstance(instances, bool):
+        raise TypeError(f"instances is {instances!r}; it must be True or False")
     with _switch:
         before = _now
         wanted = names or tuple(_NAMES)
@@ -224,6 +229,8 @@ def enable(*names: CodecId, compress: CompressSetting = "auto", instances: bool 
 
 def disable(*names: CodecId) -> None:
     """Restore the codecs of numcodecs and zarr; by default all that are served. Open arrays keep their codecs.
+
+    What other code has put in place since `enable`, under the same id or key, stays.
 
     Raises
     ------
@@ -258,21 +265,32 @@ def _switch_to(state: _State) -> None:
 
 
 def _serve(name: CodecId, served: _Name, zarr: Any, instances: bool) -> None:
-    registry = numcodecs.registry.codec_registry
-    before = registry.get(name, served.theirs)
-    numcodecs.registry.register_codec(served.ours, name)
-    _undo.append(lambda: numcodecs.registry.register_codec(before, name))
+    def get() -> Any:
+        return numcodecs.registry.codec_registry.get(name, served.theirs)
+
+    _replace(get, lambda codec: numcodecs.registry.register_codec(codec, name), served.ours)
     if served.zarr and zarr:
         key = served.zarr
-        configured = zarr.config.get(key)
-        if configured != _OURS_IN_ZARR:  # the environment may have chosen it
-            zarr.config.set({key: _OURS_IN_ZARR})
-            _undo.append(lambda: zarr.config.set({key: configured}))
+        _replace(lambda: zarr.config.get(key), lambda path: zarr.config.set({key: path}), _OURS_IN_ZARR)
     if instances:
         for method in ("encode", "decode"):
-            own = vars(served.theirs)[method]
-            setattr(served.theirs, method, vars(served.ours)[method])
-            _undo.append(lambda method=method, own=own: setattr(served.theirs, method, own))  # type: ignore[misc]
+            _replace(
+                partial(getattr, served.theirs, method),
+                partial(setattr, served.theirs, method),
+                vars(served.ours)[method],
+            )
+
+
+def _replace(get: Callable[[], Any], put: Callable[[Any], object], ours: Any) -> None:
+    """Put `ours` in a place of numcodecs or zarr. `_undo` gets a function that restores it if it is still there."""
+    before = get()
+    put(ours)
+
+    def restore() -> None:
+        if get() == ours:
+            put(before)
+
+    _undo.append(restore)
 
 
 def _zarr_3() -> Any:

@@ -332,6 +332,27 @@ def test_a_class_that_was_registered_before_comes_back() -> None:
         numcodecs.registry.register_codec(numcodecs.Zlib)
 
 
+def test_what_others_put_in_place_afterwards_stays() -> None:
+    class Other(numcodecs.Zlib):  # type: ignore[misc]
+        pass
+
+    own = numcodecs.Zlib.encode
+    numcodecs_qpl.enable(instances=True)
+    numcodecs.registry.register_codec(Other, "zlib")
+    numcodecs.Zlib.encode = lambda self, buf: b"others"
+    try:
+        with zarr.config.set({"codecs.gzip": "others.Gzip"}):
+            numcodecs_qpl.disable()
+            assert registered("zlib") is Other
+            assert zarr.config.get("codecs.gzip") == "others.Gzip"
+            assert numcodecs.Zlib().encode(b"") == b"others"
+            assert registered("gzip") is numcodecs.GZip
+    finally:
+        numcodecs.Zlib.encode = own
+        numcodecs.registry.register_codec(numcodecs.Zlib)
+        zarr.config.set({"codecs.gzip": serve._ZARRS_OWN})
+
+
 @pytest.mark.parametrize("call", [numcodecs_qpl.enable, numcodecs_qpl.disable])
 @pytest.mark.parametrize("name", ["zstd", "", None, ["gzip"]])
 def test_a_wrong_name_is_an_error_and_changes_nothing(call: Any, name: Any) -> None:
@@ -343,6 +364,12 @@ def test_a_wrong_name_is_an_error_and_changes_nothing(call: Any, name: Any) -> N
 def test_a_wrong_compress_setting_is_an_error_and_changes_nothing() -> None:
     with pytest.raises(ValueError, match="compress is 'hardware'; it must be one of auto, software"):
         numcodecs_qpl.enable(compress="hardware")  # type: ignore[arg-type]
+    assert numcodecs_qpl.enabled() == ()
+
+
+def test_instances_must_be_a_bool() -> None:
+    with pytest.raises(TypeError, match="instances is 'no'; it must be True or False"):
+        numcodecs_qpl.enable(instances="no")  # type: ignore[arg-type]
     assert numcodecs_qpl.enabled() == ()
 
 
