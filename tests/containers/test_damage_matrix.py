@@ -46,18 +46,19 @@ def test_every_damage_gets_the_verdict_of_an_independent_reader(container: Conta
 
 
 def test_every_damage_gets_the_same_verdict_on_the_emulated_iaa() -> None:
-    """With the path setting "auto". With "hardware", and four threads, tools/test_sanitized.sh runs the same."""
+    """With the path setting "auto", and gzip, whose blocks the index tells. tools/test_sanitized.sh has the rest.
+
+    That is "hardware", in all containers, with four threads.
+    """
     done = subprocess.run(
-        [sys.executable, "-P", "-W", "error", str(PROGRAM), "--path", "auto", *oracle.READERS],
+        [sys.executable, "-P", "-W", "error", str(PROGRAM), "--path", "auto", "gzip"],
         env=emulated_iaa.environment(),
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [
-        f"{name}, 1 threads" for name in oracle.READERS
-    ]
+    assert done.stdout.startswith("gzip, 1 threads:")
 
 
 @pytest.mark.parametrize("container", oracle.READERS)
