@@ -213,6 +213,14 @@ class Guest:
                 raise TimeoutError(f"{self.name}: still migrating after {timeout:g} s: {answer}")
             time.sleep(0.02)
 
+    def wait_status(self, status: str, timeout: float) -> None:
+        """Wait until the migration, outgoing or incoming, has come into a status such as "pre-switchover"."""
+        deadline = time.monotonic() + timeout
+        while (answer := self.qmp("query-migrate")).get("status") != status:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name}: not {status} within {timeout:g} s: {answer}")
+            time.sleep(0.02)
+
     def wait_rounds(self, rounds: int, timeout: float) -> None:
         """Wait until a migration that goes out from here has begun its round of this number, counting from 1."""
         deadline = time.monotonic() + timeout
