@@ -17,9 +17,6 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-import pytest
-from engine import NO_LIBQPL
-
 from numcodecs_qpl import _core
 from numcodecs_qpl._core.iaa import set_timeout
 
@@ -52,18 +49,22 @@ class Fate(IntEnum):
 
 def folder() -> Path:
     """Folder of the library; without it the test is skipped, and in CI it fails."""
-    if _core.libqpl_version() is None:
-        pytest.skip(NO_LIBQPL)
     found = Path(os.environ.get(FOLDER_VARIABLE, BUILT_IN)).absolute()
-    if (found / LIBRARY).exists():
-        return found
-    reason = (
-        f"no {LIBRARY} in {found}: build with -Csetup-args=-Demulated_iaa=true (make dev does), "
-        f"or set {FOLDER_VARIABLE}"
-    )
-    if os.environ.get("CI"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+    if _core.libqpl_version() is None or not (found / LIBRARY).exists():
+        # Scripts that run on the device import this module too. Importing pytest would double their CPU time.
+        import pytest
+        from engine import NO_LIBQPL
+
+        if _core.libqpl_version() is None:
+            pytest.skip(NO_LIBQPL)
+        reason = (
+            f"no {LIBRARY} in {found}: build with -Csetup-args=-Demulated_iaa=true (make dev does), "
+            f"or set {FOLDER_VARIABLE}"
+        )
+        if os.environ.get("CI"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    return found
 
 
 def environment(**settings: int | str | Iterable[str]) -> dict[str, str]:
@@ -105,6 +106,8 @@ def run(script: str, *arguments: str, **settings: int | str | Iterable[str]) -> 
     """Run a Python script on the emulated IAA, and return its output; a failure of the script fails the test."""
     done = start(script, *arguments, **settings)
     if done.returncode:
+        import pytest
+
         pytest.fail(f"the script ended with {done.returncode}:\n{done.stderr}", pytrace=False)
     return done.stdout
 
