@@ -32,13 +32,14 @@ def run(*arguments: str, **settings: int) -> str:
     ids=["small queue", "large queue", "several queues"],
 )
 def test_whatever_fails_every_block_is_right_and_counted_once(settings: dict[str, int]) -> None:
-    # In fewer batches a kind of fault may not come to its caller, by chance, which the program does not let pass.
-    out = run("--batches", "10000", "--seed", "1", **settings)
-    assert out.startswith("10000 batches on the emulated IAA, seed 1:\n")
+    # In fewer batches a kind of fault may not come to its caller, by chance, which the program does not let pass. Each
+    # kind came to it at least 9 times in 3000, with three seeds and these settings.
+    out = run("--batches", "3000", "--seed", "1", **settings)
+    assert out.startswith("3000 batches on the emulated IAA, seed 1:\n")
 
 
-@pytest.mark.parametrize("path", ["auto", "hardware"])
-@pytest.mark.parametrize("how", ["hang", "lost", "hold"])
+# tools/test_sanitized.sh runs each of the three with both paths.
+@pytest.mark.parametrize(("how", "path"), [("hang", "auto"), ("lost", "hardware"), ("hold", "auto")])
 def test_a_device_that_stops_answering_spoils_nothing_and_is_used_no_more(how: str, path: str) -> None:
     out = run("--lose", how, "--path", path, "--batches", "200", "--seed", "1", size=8)
     assert out.startswith("200 batches on the emulated IAA, seed 1:\n")

@@ -67,7 +67,7 @@ TOO_LARGE = "QPL_STS_TRANSFER_SIZE_INVALID"
 NO_PATH = "QPL_STS_INIT_WORK_QUEUES_NOT_AVAILABLE"
 GONE = {"QPL_STS_INTL_HARDWARE_TIMEOUT", NO_PATH}
 
-SPELL = 25
+SPELL = 10
 """Batches from one change of the faults, the path and the threads to the next."""
 
 PATIENCE = 60.0
