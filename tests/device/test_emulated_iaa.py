@@ -29,15 +29,15 @@ def run(script: str, *arguments: str, **settings: int | str | list[str]) -> str:
 # ---- What it makes, and reads ----
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_zlib_and_the_device_itself_inflate_what_the_device_compressed(dynamic: bool) -> None:
-    run(f"""
+def test_zlib_and_the_device_itself_inflate_what_the_device_compressed() -> None:
+    run("""
 for name, data in DATA.items():
     for size in (1, 2, 3, 100, 4095, 4096, 4097, 65536, 1 << 20):
         block = data[:size]
-        stream = compress(block, {dynamic})
-        assert zlib.decompress(stream, -15) == block, (name, size)
-        assert decompress(stream, size) == (0, block, zlib.crc32(block)), (name, size)
+        for dynamic in (False, True):
+            stream = compress(block, dynamic)
+            assert zlib.decompress(stream, -15) == block, (name, size, dynamic)
+            assert decompress(stream, size) == (0, block, zlib.crc32(block)), (name, size, dynamic)
 """)
 
 
@@ -102,19 +102,18 @@ assert decompress(raw_deflate(far * 2), 8194)[0] == 217
 """)
 
 
-@pytest.mark.parametrize(
-    ("stream", "status"),
-    [
-        ("07", 213),  # block type 3
-        ("010100ffff00", 214),  # stored, length and complement differ
-        ("63", 215),  # no end
-        ("0101", 215),  # no length
-        ("030200", 218),  # see below: a match before any output
-        ("fdff", 215),  # dynamic, the header is cut
-    ],
-)
-def test_a_damaged_stream_is_answered_with_what_is_wrong(stream: str, status: int) -> None:
-    assert run(f"print(decompress(bytes.fromhex({stream!r}), 100)[0])") == f"{status}\n"
+def test_a_damaged_stream_is_answered_with_what_is_wrong() -> None:
+    run("""
+for stream, status in (
+    ("07", 213),  # block type 3
+    ("010100ffff00", 214),  # stored, length and complement differ
+    ("63", 215),  # no end
+    ("0101", 215),  # no length
+    ("030200", 218),  # a match before any output
+    ("fdff", 215),  # dynamic, the header is cut
+):
+    assert decompress(bytes.fromhex(stream), 100)[0] == status, stream
+""")
 
 
 def test_a_truncated_stream_is_status_215_wherever_it_is_cut() -> None:
@@ -149,38 +148,36 @@ assert status_of(bytes(70_000)) == 319
     )
 
 
-@pytest.mark.parametrize(
-    ("fault", "status"),
-    [
-        ("read_fault", 303),
-        ("write_fault", 431),
-        ("error:13", 213),
-        ("error:30", 230),
-        ("status:16", 316),
-        ("status:17", 317),
-        ("status:19", 319),
-        ("status:32", 332),
-    ],
-)
-def test_a_fault_reaches_libqpls_caller_as_its_status(fault: str, status: int) -> None:
-    run(f"""
+def test_a_fault_reaches_libqpls_caller_as_its_status() -> None:
+    run("""
 stream = compress(WORDS)
-device.fault("any:1:9:{fault}")  # page faults are tried again
-assert status_of(WORDS) == {status}
-device.clear_faults()
-device.fault("any:1:9:{fault}")
-assert decompress(stream, len(WORDS))[0] == {status}
-device.clear_faults()
-assert status_of(WORDS) == 0
+for fault, status in (
+    ("read_fault", 303),
+    ("write_fault", 431),
+    ("error:13", 213),
+    ("error:30", 230),
+    ("status:16", 316),
+    ("status:17", 317),
+    ("status:19", 319),
+    ("status:32", 332),
+):
+    device.fault(f"any:1:9:{fault}")  # page faults are tried again
+    assert status_of(WORDS) == status, fault
+    device.clear_faults()
+    device.fault(f"any:1:9:{fault}")
+    assert decompress(stream, len(WORDS))[0] == status, fault
+    device.clear_faults()
+    assert status_of(WORDS) == 0, fault
 """)
 
 
-@pytest.mark.parametrize("fault", ["read_fault", "write_fault"])
-def test_libqpl_mends_one_page_fault_by_submitting_once_more(fault: str) -> None:
-    run(f"""
-device.fault("compress:1:1:{fault}")
-assert zlib.decompress(compress(WORDS), -15) == WORDS
-assert compressed() == 2
+def test_libqpl_mends_one_page_fault_by_submitting_once_more() -> None:
+    run("""
+for number, fault in enumerate(("read_fault", "write_fault"), 1):
+    device.fault(f"compress:1:1:{fault}")
+    assert zlib.decompress(compress(WORDS), -15) == WORDS
+    assert compressed() == 2 * number, fault
+    device.clear_faults()
 """)
 
 
@@ -220,7 +217,7 @@ for text in ("", "any", "any:1:1", "copy:1:1:hang", "any:0:1:hang", "any:1:1:bur
 def test_a_setting_that_is_none_stops_the_process_and_says_so(setting: str) -> None:
     name = setting.partition("=")[0]
     done = subprocess.run(
-        ["python", "-c", "import emulated_iaa; emulated_iaa.Device()"],
+        ["python", "-c", f"import ctypes; ctypes.CDLL({emulated_iaa.LIBRARY!r})"],
         capture_output=True,
         text=True,
         env={**emulated_iaa.environment(), "EMULATED_IAA": setting},
@@ -272,7 +269,7 @@ assert device.served(0x50) == 1
 # ---- Queues ----
 
 
-@pytest.mark.parametrize("size", [1, 2, 8, 64, 256])
+@pytest.mark.parametrize("size", [1, 8, 256])
 def test_a_queue_holds_as_many_descriptors_as_it_has_places(size: int) -> None:
     run(
         f"""
@@ -290,7 +287,7 @@ assert status_of(WORDS) == 0 and compressed() == 1
     )
 
 
-@pytest.mark.parametrize("size", [1, 2, 8])
+@pytest.mark.parametrize("size", [1, 8])
 def test_libqpls_own_descriptors_fill_a_queue_and_one_more_is_busy(size: int) -> None:
     run(
         f"""

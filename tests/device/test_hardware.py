@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from itertools import product
 from pathlib import Path
 
 import emulated_iaa
@@ -18,7 +17,7 @@ from blocks import DATA, compress, decompress
 import numcodecs_qpl
 
 PREAMBLE = """
-import json, os, sys, threading, time, zlib
+import itertools, json, os, sys, threading, time, zlib
 import numpy as np
 from blocks import DATA, RNG, WORDS, compress, decompress, raw_deflate, status_of, wait_until
 from emulated_iaa import Device, Fate, Opcode
@@ -64,7 +63,7 @@ set_path("{path}")
 for huffman in ("fixed", "dynamic"):
     codec = QPL(container="{container}", huffman=huffman)
     for name, data in DATA.items():
-        for size in (1, 2, 100, 4096, 65535, 65536, 65537, 200_000, 1 << 20):
+        for size in (1, 2, 100, 4096, 65535, 65536, 65537, 200_000):
             part = data[:size]
             blocks = -(-size // 65536)
             numcodecs_qpl.reset_stats()
@@ -109,81 +108,82 @@ for huffman in ("fixed", "dynamic"):
     assert run(script, "4", size=8, engines=3, devices=2, queues=2) == first
 
 
-@pytest.mark.parametrize("container", ["gzip", "zlib", "deflate"])
-def test_blocks_above_what_a_queue_takes_are_done_in_software_or_refused_where_hardware_is_demanded(
-    container: str,
-) -> None:
+def test_blocks_above_what_a_queue_takes_are_done_in_software_or_refused_where_hardware_is_demanded() -> None:
     run(
-        f"""
-codec = QPL(container="{container}", block_size=1 << 20)
-set_path("auto")
-encoded = codec.encode(DATA["words"])
-assert done() == {{"hardware": (0, 0), "software": (1, 0)}}
-out = bytearray(1 << 20)
-codec.decode(encoded, out)
-assert out == DATA["words"]
-fallbacks = 2 if "{container}" == "gzip" else 1  # without an index hardware has no part in reading
-assert stats()["fallback"] == {{"QPL_STS_TRANSFER_SIZE_INVALID": fallbacks}}
-assert device.served(Opcode.COMPRESS) == device.served(Opcode.DECOMPRESS) == 0
-set_path("hardware")
-assert status_of(codec.encode, DATA["words"]) == 319
-assert status_of(codec.decode, encoded, out) == (319 if "{container}" == "gzip" else 0)
-codec = QPL(container="{container}")
-numcodecs_qpl.reset_stats()
-assert bytes(codec.decode(codec.encode(DATA["words"]))) == DATA["words"]
-assert done()["hardware"] == (16, 16 if "{container}" == "gzip" else 0)
+        """
+assert _core.hardware_init_status() == 0
+for container in ("gzip", "zlib", "deflate"):
+    indexed = container == "gzip"  # without an index hardware has no part in reading
+    codec = QPL(container, block_size=1 << 20)
+    set_path("auto")
+    numcodecs_qpl.reset_stats()
+    served = [device.served(opcode) for opcode in (Opcode.COMPRESS, Opcode.DECOMPRESS)]
+    encoded = codec.encode(DATA["words"])
+    assert done() == {"hardware": (0, 0), "software": (1, 0)}
+    out = bytearray(1 << 20)
+    codec.decode(encoded, out)
+    assert out == DATA["words"]
+    assert stats()["fallback"] == {"QPL_STS_TRANSFER_SIZE_INVALID": 2 if indexed else 1}
+    assert [device.served(opcode) for opcode in (Opcode.COMPRESS, Opcode.DECOMPRESS)] == served
+    set_path("hardware")
+    assert status_of(codec.encode, DATA["words"]) == 319
+    assert status_of(codec.decode, encoded, out) == (319 if indexed else 0)
+    codec = QPL(container)
+    numcodecs_qpl.reset_stats()
+    assert bytes(codec.decode(codec.encode(DATA["words"]))) == DATA["words"]
+    assert done()["hardware"] == (16, 16 if indexed else 0)
 """,
         max_transfer=100_000,
     )
 
 
-@pytest.mark.parametrize("path", ["hardware", "auto"])
-def test_data_that_a_device_refuses_is_judged_by_software(path: str) -> None:
-    run(f"""
-set_path("{path}")
+def test_data_that_a_device_refuses_is_judged_by_software() -> None:
+    run("""
 far = RNG.bytes(4097)
 pages = far * 2
 stream = raw_deflate(pages)
-assert numcodecs_qpl.decompress_pages(stream, [len(stream)], len(pages)) == pages
-assert done() == {{"hardware": (0, 0), "software": (0, 1)}}
-assert stats()["fallback"] == {{"QPL_STS_BAD_DIST_ERR": 1}}
-lengths, payload = numcodecs_qpl.compress_pages(PAGES)
-for broken, name in (
-    (b"\\xff" * 100, "QPL_STS_INVALID_BLOCK_TYPE"),
-    (payload[: int(lengths[0]) - 9], "QPL_STS_BAD_EOF_ERR"),
-):
+for path in ("hardware", "auto"):
+    set_path(path)
     numcodecs_qpl.reset_stats()
-    try:
-        numcodecs_qpl.decompress_pages(broken, [len(broken)])
-    except CorruptDataError as error:
-        assert str(error) == f"page 0 of 1 cannot be inflated: its {{len(broken)}} bytes are damaged"
-    else:
-        raise AssertionError("no error")
-    assert done() == {{"hardware": (0, 0), "software": (0, 1)}}
-    assert stats()["fallback"] == {{name: 1}}, stats()
+    assert numcodecs_qpl.decompress_pages(stream, [len(stream)], len(pages)) == pages
+    assert done() == {"hardware": (0, 0), "software": (0, 1)}
+    assert stats()["fallback"] == {"QPL_STS_BAD_DIST_ERR": 1}
+    lengths, payload = numcodecs_qpl.compress_pages(PAGES)
+    for broken, name in (
+        (b"\\xff" * 100, "QPL_STS_INVALID_BLOCK_TYPE"),
+        (payload[: int(lengths[0]) - 9], "QPL_STS_BAD_EOF_ERR"),
+    ):
+        numcodecs_qpl.reset_stats()
+        try:
+            numcodecs_qpl.decompress_pages(broken, [len(broken)])
+        except CorruptDataError as error:
+            assert str(error) == f"page 0 of 1 cannot be inflated: its {len(broken)} bytes are damaged"
+        else:
+            raise AssertionError("no error")
+        assert done() == {"hardware": (0, 0), "software": (0, 1)}
+        assert stats()["fallback"] == {name: 1}, stats()
 """)
 
 
 # ---- Queues, and what is in flight ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, 8, 64, 256])
-@pytest.mark.parametrize("path", ["hardware", "auto"])
-def test_batches_smaller_and_larger_than_the_queue(size: int, path: str) -> None:
+@pytest.mark.parametrize("size", [1, 8, 64])
+def test_batches_smaller_and_larger_than_the_queue(size: int) -> None:
     run(
-        f"""
-set_path("{path}")
-for count in (1, 7, 8, 9, 63, 64, 65, 200, 300):
-    pages = (DATA["words"] + DATA["noise"] + DATA["zeros"])[: count * 4096]
-    for huffman in ("fixed", "dynamic"):
+        """
+for count in (1, 7, 8, 9, 63, 64, 65, 200):
+    pages = (DATA["words"][: 50 * 4096] + DATA["noise"][: 75 * 4096] + DATA["zeros"])[: count * 4096]
+    for path, huffman in itertools.product(("hardware", "auto"), ("fixed", "dynamic")):
+        set_path(path)
         numcodecs_qpl.reset_stats()
         kept = round_trip(pages, huffman)
         seen = stats()
         assert done()["hardware"][0] + done()["software"][0] == count
         assert sum(done()["software"]) == seen["fallback"].get(BUSY, 0)
-        assert set(seen["fallback"]) <= {{BUSY}}
-        if "{path}" == "hardware":
-            assert done() == {{"hardware": (count, count - kept), "software": (0, 0)}}, (done(), count)
+        assert set(seen["fallback"]) <= {BUSY}
+        if path == "hardware":
+            assert done() == {"hardware": (count, count - kept), "software": (0, 0)}, (done(), count)
 """,
         size=size,
     )
@@ -331,6 +331,8 @@ assert done()["hardware"] == (64, 64)
 
 # ---- What fails -------------------------------------------------------------------------------------------------
 
+FAULTS = """
+# By fault of the emulated IAA: libqpl's name for it.
 FAULTS = {
     "read_fault": "QPL_STS_INTL_PAGE_FAULT",
     "write_fault": "QPL_STS_INTL_W_PAGE_FAULT",
@@ -340,58 +342,58 @@ FAULTS = {
     "status:19": "QPL_STS_TRANSFER_SIZE_INVALID",
     "status:32": "QPL_STS_INTL_INVALID_UR_CA_RESPONSE",
 }
-"""By fault of the emulated IAA: libqpl's name for it."""
+"""
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("work", ["compress", "decompress"])
-def test_a_block_that_fails_on_hardware_is_done_in_software_and_counted(work: str, fault: str) -> None:
+def test_a_block_that_fails_on_hardware_is_done_in_software_and_counted() -> None:
     run(
-        f"""
+        FAULTS
+        + """
 set_path("auto")
-for nth in (1, 32, 64):
+for (i, work), fault, nth in itertools.product(enumerate(("compress", "decompress")), FAULTS, (1, 32, 64)):
     numcodecs_qpl.reset_stats()
     # Page faults are tried again, by libqpl and by us: with one engine, the same descriptor each time.
-    device.fault("{work}:%d:64:{fault}" % nth if nth == 64 else "{work}:%d:1:{fault}" % nth)
+    times = 64 if nth == 64 else 1
+    device.fault(f"{work}:{nth}:{times}:{fault}")
     round_trip()
     device.clear_faults()
     failed = stats()["fallback"]
     hardware, software = done()["hardware"], done()["software"]
-    i = ["compress", "decompress"].index("{work}")
-    assert hardware[i] + software[i] == 64 and hardware[1 - i] == 64 and software[1 - i] == 0
-    if "_fault" in "{fault}" and nth != 64:
-        assert failed == {{}} and software[i] == 0
+    what = work, fault, nth, failed
+    assert hardware[i] + software[i] == 64 and hardware[1 - i] == 64 and software[1 - i] == 0, what
+    if "_fault" in fault and times == 1:
+        assert failed == {} and software[i] == 0, what
     else:
-        assert failed == {{"{FAULTS[fault]}": software[i]}} and software[i] >= 1
+        assert failed == {FAULTS[fault]: software[i]} and software[i] >= 1, what
 round_trip()
 """,
         engines=1,
     )
 
 
-@pytest.mark.parametrize(
-    ("work", "fault"),
-    # An analytics error of inflating is one of the data: the next test is about it.
-    [pair for pair in product(("compress", "decompress"), FAULTS) if pair != ("decompress", "error:13")],
-)
-def test_a_block_that_fails_is_an_error_that_names_it_where_hardware_is_demanded(work: str, fault: str) -> None:
-    run(f"""
+def test_a_block_that_fails_is_an_error_that_names_it_where_hardware_is_demanded() -> None:
+    run(
+        FAULTS
+        + """
 set_path("hardware")
 lengths, payload = numcodecs_qpl.compress_pages(PAGES)
-for nth in (1, 32, 64):
-    device.fault("{work}:%d:200:{fault}" % nth)
+for work, fault, nth in itertools.product(("compress", "decompress"), FAULTS, (1, 32, 64)):
+    if (work, fault) == ("decompress", "error:13"):
+        continue  # an analytics error of inflating is one of the data: the next test is about it
+    device.fault(f"{work}:{nth}:200:{fault}")
     try:
         numcodecs_qpl.compress_pages(PAGES)
         numcodecs_qpl.decompress_pages(payload, lengths)
     except QplError as error:
-        assert error.name == "{FAULTS[fault]}", error
+        assert error.name == FAULTS[fault], (work, nth, error)
         assert "page " in str(error)
     else:
-        raise AssertionError("no error")
+        raise AssertionError(f"no error: {work}, {fault}, {nth}")
     device.clear_faults()
     round_trip()
-assert done()["software"] == (0, 0) and stats()["fallback"] == {{}}
-""")
+assert done()["software"] == (0, 0) and stats()["fallback"] == {}
+"""
+    )
 
 
 def test_a_page_that_a_device_falsely_calls_damaged_is_read_in_software_also_where_hardware_is_demanded() -> None:
@@ -460,8 +462,7 @@ assert done() == {"hardware": (64, 64), "software": (0, 0)}
 # ---- A device that goes away ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("nth", [1, 30, 64])
-@pytest.mark.parametrize("huffman", ["fixed", "dynamic"])
+@pytest.mark.parametrize(("huffman", "nth"), [("fixed", 1), ("dynamic", 30), ("fixed", 64)])
 def test_a_device_that_is_lost_in_mid_batch_loses_no_block(huffman: str, nth: int) -> None:
     run(
         f"""

@@ -7,7 +7,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import emulated_iaa
 import numpy as np
@@ -25,7 +25,7 @@ import numcodecs_qpl.zarr
 from zarr.codecs import GzipCodec
 
 numcodecs_qpl.set_path("hardware")
-store, config = sys.argv[1], json.loads(sys.argv[2])
+store = sys.argv[1]
 data = np.cumsum(np.random.default_rng(7).integers(-3, 4, (240, 260)), axis=1, dtype="i4")
 
 def blocks():
@@ -58,8 +58,8 @@ def software() -> Iterator[None]:
     numcodecs_qpl.set_path(before)
 
 
-def on_hardware(script: str, store: Path, config: dict[str, Any]) -> None:
-    emulated_iaa.run(PREAMBLE + script, str(store), json.dumps(config), size=8)
+def on_hardware(script: str, store: Path, *arguments: str) -> None:
+    emulated_iaa.run(PREAMBLE + script, str(store), *arguments, size=8)
 
 
 def chunk(store: Path, zarr_format: int) -> bytes:
@@ -67,52 +67,43 @@ def chunk(store: Path, zarr_format: int) -> bytes:
     return (store / ("c/0/1" if zarr_format == 3 else "0.1")).read_bytes()
 
 
-def codec(zarr_format: int, config: dict[str, Any]) -> Any:
-    return numcodecs_qpl.QPL(**config) if zarr_format == 2 else numcodecs_qpl.zarr.QPL(**config)
-
-
 @pytest.mark.parametrize("zarr_format", [2, 3])
-@pytest.mark.parametrize(("config", "blocks"), CONFIGS, ids=str)
 def test_all_blocks_are_done_on_it_and_read_back_there_in_software_and_without_us(
-    tmp_path: Path, zarr_format: int, config: dict[str, Any], blocks: int
+    tmp_path: Path, zarr_format: Literal[2, 3]
 ) -> None:
+    codec: Any = {2: numcodecs_qpl.QPL, 3: numcodecs_qpl.zarr.QPL}[zarr_format]
+    for number, (config, _) in enumerate(CONFIGS):
+        zarr.create_array(
+            tmp_path / f"software-{number}",
+            data=DATA,
+            chunks=CHUNKS,
+            compressors=codec(**config),
+            zarr_format=zarr_format,
+        )
     on_hardware(
         f"""
-codec = numcodecs_qpl.QPL(**config) if {zarr_format} == 2 else numcodecs_qpl.zarr.QPL(**config)
-zarr.create_array(store, data=data, chunks={CHUNKS}, compressors=codec, zarr_format={zarr_format})
-assert blocks() == [{blocks}, 0]
-assert_hardware_alone()
-assert np.array_equal(zarr.open_array(store, mode="r")[:], data)
-zlib = config.get("container") == "zlib"
-assert blocks() == [{blocks}, 0 if zlib else {blocks}]
-assert_hardware_alone(streams=6 if zlib else 0)
+codec = {{2: numcodecs_qpl.QPL, 3: numcodecs_qpl.zarr.QPL}}[{zarr_format}]
+for number, (config, expected) in enumerate(json.loads(sys.argv[2])):
+    numcodecs_qpl.reset_stats()
+    name = f"{{store}}/hardware-{{number}}"
+    zarr.create_array(name, data=data, chunks={CHUNKS}, compressors=codec(**config), zarr_format={zarr_format})
+    assert blocks() == [expected, 0], config
+    assert_hardware_alone()
+    streams = 6 if config.get("container") == "zlib" else 0
+    for name in (name, f"{{store}}/software-{{number}}"):
+        numcodecs_qpl.reset_stats()
+        assert np.array_equal(zarr.open_array(name, mode="r")[:], data), (name, config)
+        assert blocks() == [0, 0 if streams else expected], (name, config)
+        assert_hardware_alone(streams)
 """,
         tmp_path,
-        config,
+        json.dumps(CONFIGS),
     )
-    assert np.array_equal(zarr.open_array(tmp_path, mode="r")[:], DATA)
-    stored = READ_WITHOUT_US[config.get("container", "gzip")](chunk(tmp_path, zarr_format))
-    assert np.array_equal(np.frombuffer(stored, "i4").reshape(CHUNKS), DATA[:100, 130:])
-
-
-@pytest.mark.parametrize("zarr_format", [2, 3])
-@pytest.mark.parametrize(("config", "blocks"), CONFIGS, ids=str)
-def test_it_reads_what_the_software_path_wrote(
-    tmp_path: Path, zarr_format: Any, config: dict[str, Any], blocks: int
-) -> None:
-    zarr.create_array(
-        tmp_path, data=DATA, chunks=CHUNKS, compressors=codec(zarr_format, config), zarr_format=zarr_format
-    )
-    on_hardware(
-        f"""
-assert np.array_equal(zarr.open_array(store, mode="r")[:], data)
-zlib = config.get("container") == "zlib"
-assert blocks() == [0, 0 if zlib else {blocks}]
-assert_hardware_alone(streams=6 if zlib else 0)
-""",
-        tmp_path,
-        config,
-    )
+    for number, (config, _) in enumerate(CONFIGS):
+        store = tmp_path / f"hardware-{number}"
+        assert np.array_equal(zarr.open_array(store, mode="r")[:], DATA)
+        stored = READ_WITHOUT_US[config.get("container", "gzip")](chunk(store, zarr_format))
+        assert np.array_equal(np.frombuffer(stored, "i4").reshape(CHUNKS), DATA[:100, 130:])
 
 
 def test_a_sharded_array_is_written_and_read_on_it(tmp_path: Path) -> None:
@@ -125,7 +116,6 @@ assert blocks() == [60, 60]
 assert_hardware_alone()
 """,
         tmp_path,
-        {},
     )
     assert np.array_equal(zarr.open_array(tmp_path, mode="r")[:], DATA)
 
@@ -141,7 +131,6 @@ assert blocks() == [6, 6]
 assert_hardware_alone()
 """,
         tmp_path,
-        {},
     )
     stored = chunk(tmp_path, 3)
     member = zlib.decompressobj(wbits=31)
@@ -164,7 +153,6 @@ assert blocks() == [0, 0]  # software writes no index
 assert_hardware_alone(streams=6)
 """,
         tmp_path,
-        {},
     )
 
 
@@ -189,6 +177,5 @@ assert np.array_equal(array[:], data)
 assert_hardware_alone()
 """,
         tmp_path,
-        {},
     )
     assert np.array_equal(zarr.open_array(tmp_path, mode="r")[:], DATA)

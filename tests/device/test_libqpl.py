@@ -113,7 +113,7 @@ def test_a_job_whose_second_descriptor_found_the_queues_full_does_not_do_the_nex
     # The next block gets codes of the one before and status 0, or the job never ends.
     run(f"""
 import reference
-reference.PATIENCE = 2.0
+reference.PATIENCE = 0.5
 other = bytes(255 - byte for byte in WORDS[:{size}])
 device.fault("compress:1:1:busy:0")
 assert job.compress(WORDS, True).status == 5
@@ -163,15 +163,15 @@ assert seen and all(status in (0, 2) or 200 <= status < 300 for status in seen),
 """)
 
 
-@pytest.mark.parametrize("size", [60_000, 65_530, 65_536, 65_537])
-def test_input_or_room_above_what_a_queue_takes_is_status_319(size: int) -> None:
+def test_input_or_room_above_what_a_queue_takes_is_status_319() -> None:
     run(
-        f"""
+        """
 small = raw_deflate(WORDS[:100])
-assert job.compress(bytes({size}), room=4000).status == ({size} > 65536 and 319)
-assert job.compress(WORDS[:100], room={size}).status == ({size} > 65536 and 319)
-assert job.decompress(small, {size}).status == ({size} > 65536 and 319)
-assert job.decompress(small + bytes({size} - len(small)), 100).status == ({size} > 65536 and 319)
+for size, status in ((60_000, 0), (65_530, 0), (65_536, 0), (65_537, 319)):
+    assert job.compress(bytes(size), room=4000).status == status, size
+    assert job.compress(WORDS[:100], room=size).status == status, size
+    assert job.decompress(small, size).status == status, size
+    assert job.decompress(small + bytes(size - len(small)), 100).status == status, size
 """,
         max_transfer=65536,
     )

@@ -83,14 +83,14 @@ JOBS = """
 from reference import Job, Path
 
 job = Job(Path.HARDWARE)
-done = [job.compress(data, dynamic) for data in pieces(random.Random(5), 300) for dynamic in (False, True)]
+done = [job.compress(data, dynamic) for data in pieces(random.Random(5), 120) for dynamic in (False, True)]
 assert not any(each.status for each in done)
 print([(each.output.hex(), each.last_bits) for each in done])
 """
 BLOCKS = """
 set_path("hardware")
 blocks = []
-for data in pieces(random.Random(5), 300):
+for data in pieces(random.Random(5), 120):
     for huffman in ("fixed", "dynamic"):
         encoded = QPL(huffman=huffman).encode(data)
         assert gzip.decompress(encoded) == data
@@ -138,7 +138,7 @@ def test_an_open_block_is_libqpls_stream_without_bfinal_and_with_an_empty_stored
         else:
             assert len(block) < len(opened(stream, last_bits)), number
     assert met == {True: set(range(8)), False: set(range(8))}
-    assert given_up > 20
+    assert given_up > 10
 
 
 def test_a_byte_that_no_table_makes_smaller_is_stored_and_so_is_noise_of_several_stored_blocks() -> None:
@@ -169,7 +169,7 @@ def test_streams_of_blocks_of_both_engines_are_read_by_each_of_them_and_by_gzip_
 rng = random.Random(2)
 set_path("auto")
 mixed = 0
-for number in range(150):
+for number in range(60):
     block_size = rng.choice((1, 37, 1000, 4096, 5000))
     data = b"".join(pieces(rng, 4))[: 60 * block_size]
     blocks = -(-len(data) // block_size)
@@ -195,7 +195,7 @@ for number in range(150):
         reader = zlib.decompressobj(-15)
         assert reader.decompress(block + LAST_BLOCK) == data[at : at + size]
         assert reader.eof and not reader.unused_data
-assert mixed > 80, mixed
+assert mixed > 30, mixed
 """,
         random=["compress:400000:3:status:16"],
     )
@@ -239,12 +239,11 @@ count = len(index_of(encoded)[1])
 assert count == 8 and gzip.decompress(encoded) == data
 """
 
-ENGINES = pytest.mark.parametrize("path", ["software", "hardware"])
-TABLES = pytest.mark.parametrize("huffman", ["fixed", "dynamic"])
+WRITERS = pytest.mark.parametrize(("path", "huffman"), [("software", "fixed"), ("hardware", "dynamic")])
+"""Both engines and both kinds of tables. All engines read what each of these wrote."""
 
 
-@TABLES
-@ENGINES
+@WRITERS
 def test_a_size_in_the_index_that_is_wrong_changes_nothing(path: str, huffman: str) -> None:
     out = run(
         SMALL
@@ -274,8 +273,7 @@ print(tried)
     assert out == "123\n"
 
 
-@TABLES
-@ENGINES
+@WRITERS
 def test_every_flipped_bit_after_the_header_has_the_verdict_of_gzip(path: str, huffman: str) -> None:
     run(
         SMALL
@@ -304,8 +302,7 @@ assert verdicts[True] > 8 and verdicts[False] > 1000, verdicts
     )
 
 
-@TABLES
-@ENGINES
+@WRITERS
 def test_a_bfinal_bit_in_the_middle_is_an_error_everywhere(path: str, huffman: str) -> None:
     run(
         SMALL
@@ -324,8 +321,7 @@ assert encoded[at : at + 2] == LAST_BLOCK
     )
 
 
-@TABLES
-@ENGINES
+@WRITERS
 def test_a_chunk_that_is_cut_is_an_error_wherever_it_is_cut(path: str, huffman: str) -> None:
     run(
         SMALL
@@ -340,8 +336,7 @@ for cut in range(1, len(encoded)):
     )
 
 
-@TABLES
-@ENGINES
+@WRITERS
 def test_zeros_after_a_chunk_are_padding_and_all_else_is_an_error(path: str, huffman: str) -> None:
     run(
         SMALL
