@@ -25,7 +25,7 @@ def migrate(source: Guest, uri: str, *, dirty: bool) -> dict[str, object]:
     """Migrate in several rounds if the guest keeps dirtying its memory; what query-migrate says in the end."""
     source.migrate(uri)
     if dirty:
-        source.wait_rounds(4, PATIENCE)
+        source.wait_rounds(3, PATIENCE)
         source.converge()
     return source.wait_migration(PATIENCE)
 
