@@ -18,36 +18,33 @@ need("qemu-system-x86_64", "nasm")
 NEWER = ("10.0", "newest")
 
 
-@pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
 @pytest.mark.parametrize("name", NEWER)
 def test_a_newer_qemu_to_itself_through_two_relays(
-    tmp_path: Path, data: Path, firmware: dict[bool, Path], name: str, dirty: bool
+    tmp_path: Path, data: Path, firmware: dict[bool, Path], name: str
 ) -> None:
-    with Way(tmp_path, firmware[dirty], data, dirty=dirty, qemu=qemu(name)) as way:
-        assert_that_it_arrives(way, dirty=dirty)
+    with Way(tmp_path, firmware[True], data, dirty=True, qemu=qemu(name)) as way:
+        assert_that_it_arrives(way, dirty=True)
 
 
-@pytest.mark.parametrize("dirty", [False, True], ids=["idle", "dirty"])
 @pytest.mark.parametrize("names", [("7.2", "newest"), ("newest", "7.2")], ids=" to ".join)
 def test_one_qemu_to_another_through_two_relays(
-    tmp_path: Path, data: Path, firmware: dict[bool, Path], names: tuple[str, str], dirty: bool
+    tmp_path: Path, data: Path, firmware: dict[bool, Path], names: tuple[str, str]
 ) -> None:
     source, destination = map(qemu, names)
     way = Way(
         tmp_path,
-        firmware[dirty],
+        firmware[True],
         data,
-        dirty=dirty,
+        dirty=True,
         qemu=source,
         guest={"machine": "pc-q35-7.2"},
         destination={"qemu": destination},
     )
     with way:
-        assert_that_it_arrives(way, dirty=dirty)
+        assert_that_it_arrives(way, dirty=True)
 
 
-@pytest.mark.parametrize("form", ["raw", "zarr"])
-@pytest.mark.parametrize("name", NEWER)
+@pytest.mark.parametrize(("name", "form"), [("10.0", "raw"), ("newest", "zarr")])
 def test_a_newer_qemu_to_receive(tmp_path: Path, data: Path, firmware: dict[bool, Path], name: str, form: str) -> None:
     out = tmp_path / "out"
     arguments = ("--listen", f"unix:{tmp_path}/s", "--channels", "2", "--output", str(out), "--format", form)
