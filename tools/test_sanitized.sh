@@ -42,7 +42,7 @@ export -f watched on_device
 export runtime device
 tools/side_by_side.sh <<END
 on_device -P -c 'from numcodecs_qpl import set_path; set_path("hardware")'
-EMULATED_IAA=size=8 on_device tests/support/faulty.py --batches 5000 --seed ${2:-2}
+EMULATED_IAA=size=8 on_device tests/support/faulty.py --batches 2000 --seed ${2:-2}
 on_device tests/support/hostile.py --inputs ${1:-10000} --seed ${2:-2}
 watched tests/support/hostile.py --inputs ${1:-10000} --seed ${2:-2}
 on_device tests/support/damage.py --path hardware --threads 4 gzip zlib deflate
