@@ -17,7 +17,7 @@ import pytest
 import trustme
 from commands import PATIENCE, free_port, relay, tls, wait_until
 from handmade import DESCRIPTION, u32
-from relays import run_in_process
+from relays import RunningRelay, run_in_process
 from streams import recording
 from tls_files import issue
 
@@ -133,22 +133,22 @@ def test_a_destination_that_confirms_is_a_complete_migration(folder: Path, ends:
 
 
 def test_what_breaks_after_the_confirmation_does_not_fail_the_migration(folder: Path, ends: Ends) -> None:
-    with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "none") as middle:
-        sources = [ends.connect() for _ in range(2)]
-        sources[0].sendall(main_channel(return_path=True))
-        sources[1].sendall(IDLE.channels[0][:64])
-        main, channel = ends.accept(), ends.accept()
-        assert read(main, len(main_channel(return_path=True))) == main_channel(return_path=True)
-        main.sendall(CONFIRMATION)
-        assert sources[0].recv(100) == CONFIRMATION
-        channel.close()
-        with contextlib.suppress(OSError):  # it is not read to its end
-            sources[1].sendall(IDLE.channels[0][64:])
-        for source in sources:
-            source.close()
-        main.close()
-        status, line, said = middle.finish_relay()
-    assert (status, line["ended"], line["confirmed"], line["error"], said) == (0, "complete", True, None, "")
+    middle = RunningRelay(folder, "none", "none")
+    sources = [ends.connect() for _ in range(2)]
+    sources[0].sendall(main_channel(return_path=True))
+    sources[1].sendall(IDLE.channels[0][:64])
+    main, channel = ends.accept(), ends.accept()
+    assert read(main, len(main_channel(return_path=True))) == main_channel(return_path=True)
+    main.sendall(CONFIRMATION)
+    assert sources[0].recv(100) == CONFIRMATION
+    channel.close()
+    with contextlib.suppress(OSError):  # it is not read to its end
+        sources[1].sendall(IDLE.channels[0][64:])
+    for source in sources:
+        source.close()
+    main.close()
+    assert middle.finish() == ""
+    assert middle.relay.statistics()["confirmed"]
 
 
 @pytest.mark.parametrize(
@@ -165,18 +165,17 @@ def test_a_destination_that_ends_without_a_confirmation_has_refused(
 ) -> None:
     whole = main_channel(return_path=True)
     content = whole[: len(whole) + size]
-    with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "qpl") as middle:
-        source = ends.connect()
-        source.sendall(content)
-        destination = ends.accept()
-        wait_until(lambda: destination.recv(1000, socket.MSG_PEEK) == content, "all of it")
-        destination.recv(1000)
-        destination.sendall(reply)
-        destination.close()
-        status, line, said = middle.finish_relay()
-        assert read_whole(source) == reply
-    assert (status, line["ended"], line["confirmed"]) == (1, "failed", False)
-    assert f"main channel: unix:{folder}/end {error}; look at what the QEMU" in said
+    middle = RunningRelay(folder, "none", "qpl")
+    source = ends.connect()
+    source.sendall(content)
+    destination = ends.accept()
+    wait_until(lambda: destination.recv(1000, socket.MSG_PEEK) == content, "all of it")
+    destination.recv(1000)
+    destination.sendall(reply)
+    destination.close()
+    assert f"main channel: unix:{folder}/end {error}; look at what the QEMU" in middle.finish()
+    assert read_whole(source) == reply
+    assert not middle.relay.statistics()["confirmed"]
 
 
 def test_a_confirmation_that_comes_too_early_is_a_failure_and_is_not_passed_on(folder: Path, ends: Ends) -> None:
@@ -229,14 +228,14 @@ def test_a_destination_that_does_not_answer_after_everything_is_not_called_a_fai
 
 def test_postcopy_is_refused_by_name_before_guest_memory(folder: Path, ends: Ends) -> None:
     advise = b"\x08" + struct.pack(">HHQQ", 3, 16, 4096, 4096)
-    with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "qpl") as middle:
-        source = ends.connect()
-        source.sendall(b"QEVM" + u32(3) + OPEN_RETURN_PATH + advise)
-        status, line, said = middle.finish_relay()
-        assert read_whole(source) == b""
-    assert (status, line["ended"], line["passed_on"]) == (1, "failed", False)
-    assert "main channel: the source has postcopy-ram turned on" in said
-    assert "turn postcopy-ram off in both QEMUs (QMP migrate-set-capabilities) and migrate again" in said
+    middle = RunningRelay(folder, "none", "qpl")
+    source = ends.connect()
+    source.sendall(b"QEVM" + u32(3) + OPEN_RETURN_PATH + advise)
+    error = middle.finish()
+    assert read_whole(source) == b""
+    assert not middle.relay.statistics()["passed_on"]
+    assert "main channel: the source has postcopy-ram turned on" in error
+    assert "turn postcopy-ram off in both QEMUs (QMP migrate-set-capabilities) and migrate again" in error
 
 
 # ---- What was taken is delivered ----------------------------------------------------------------------------------
@@ -256,9 +255,7 @@ def test_what_the_source_has_sent_on_the_channels_is_delivered_when_the_migratio
 ) -> None:
     """The destination does not read before the relay has failed, and the sockets have no room for all of it."""
     assert all(len(content) > 3 * UNIX_BUFFER for content in DIRTY.channels)
-    middle = Relay(Address("unix", f"{folder}/end"), "none", "none")
-    runner, raised = run_in_process(partial(relay_one, middle, Listener(Address("unix", f"{folder}/in"))))
-    runner.start()
+    middle = RunningRelay(folder, "none", "none")
     source = [ends.connect() for _ in DIRTY.connections]
     source[0].sendall(DIRTY.main[:500])
 
@@ -271,18 +268,18 @@ def test_what_the_source_has_sent_on_the_channels_is_delivered_when_the_migratio
         sender.start()
     destination = [ends.accept() for _ in DIRTY.connections]
     time.sleep(0.2)
-    act(source, middle)
-    wait_until(lambda: middle._error is not None, "the failure")
+    act(source, middle.relay)
+    wait_until(lambda: middle.relay._error is not None, "the failure")
     contents: dict[int, bytes] = {}
     readers = [
         threading.Thread(target=lambda at=at: contents.update({at: read_whole(destination[at])})) for at in (1, 2)
     ]
     for reader in readers:
         reader.start()
-    for thread in (*readers, *senders, runner):
+    for thread in (*readers, *senders):
         thread.join(PATIENCE)
+    assert middle.finish()
     assert sorted(contents.values()) == sorted(DIRTY.channels)
-    assert len(raised) == 1
 
 
 def open_with_channels(ends: Ends, count: int) -> tuple[list[socket.socket], list[socket.socket]]:
@@ -301,9 +298,7 @@ def test_channels_that_the_source_does_not_read_are_ended_within_one_second_all_
     folder: Path, ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("numcodecs_qpl.multifd.relay.DELIVERY_SECONDS", 0.1)
-    middle = Relay(Address("unix", f"{folder}/end"), "none", "none")
-    runner, raised = run_in_process(partial(relay_one, middle, Listener(Address("unix", f"{folder}/in"))))
-    runner.start()
+    middle = RunningRelay(folder, "none", "none")
     source, destination = open_with_channels(ends, 4)
     for sock in destination[1:]:
         sock.settimeout(0.2)
@@ -312,9 +307,9 @@ def test_channels_that_the_source_does_not_read_are_ended_within_one_second_all_
                 sock.sendall(bytes(UNIX_BUFFER))
     source[0].close()
     started = time.monotonic()
-    runner.join(PATIENCE)
+    error = middle.finish()
     assert time.monotonic() - started < 2.5
-    assert "the source ended before the description of the device state" in str(raised[0])
+    assert "the source ended before the description of the device state" in error
 
 
 def test_a_signal_after_a_failure_changes_neither_the_verdict_nor_the_delivery(folder: Path, ends: Ends) -> None:
@@ -337,9 +332,7 @@ def test_a_source_that_goes_on_sending_is_ended_after_the_time_for_delivery(
     folder: Path, ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("numcodecs_qpl.multifd.relay.DELIVERY_SECONDS", 0.5)
-    middle = Relay(Address("unix", f"{folder}/end"), "none", "none")
-    runner, raised = run_in_process(partial(relay_one, middle, Listener(Address("unix", f"{folder}/in"))))
-    runner.start()
+    middle = RunningRelay(folder, "none", "none")
     source = [ends.connect() for _ in range(2)]
     source[0].sendall(IDLE.main[:500])
     source[1].sendall(IDLE.channels[0][:64])
@@ -348,10 +341,10 @@ def test_a_source_that_goes_on_sending_is_ended_after_the_time_for_delivery(
     source[0].close()
     started = time.monotonic()
     assert read_whole(destination[1]) == b""
-    runner.join(PATIENCE)
+    error = middle.finish()
     assert 0.4 < time.monotonic() - started < 4
     assert read_whole(source[1]) == b""
-    assert "the source ended before the description of the device state" in str(raised[0])
+    assert "the source ended before the description of the device state" in error
 
 
 # ---- The source closes its channels first -------------------------------------------------------------------------
@@ -365,34 +358,30 @@ def send_more_than_buffers_hold(sock: socket.socket) -> None:
 
 def test_a_source_whose_next_hop_is_missing_closes_its_channels_first(folder: Path, ends: Ends) -> None:
     """Its second channel comes after its main connection has ended."""
-    with relay(f"unix:{folder}/in", f"unix:{folder}/nobody", "none", "none") as middle:
-        source = [ends.connect() for _ in range(2)]
-        source[1].sendall(IDLE.channels[0][:64])
-        source[0].sendall(IDLE.main[:500])
-        assert read_whole(source[0]) == b""
-        source.append(ends.connect())
-        source[2].sendall(IDLE.channels[1][:64])
-        for sock in source[1:]:
-            send_more_than_buffers_hold(sock)
-        ends.close()
-        status, line, said = middle.finish_relay()
-    assert (status, line["ended"]) == (1, "failed")
-    assert f"main channel: cannot connect to unix:{folder}/nobody" in said
-    assert "refused a connection" not in said
+    middle = RunningRelay(folder, "none", "none", end="nobody")
+    source = [ends.connect() for _ in range(2)]
+    source[1].sendall(IDLE.channels[0][:64])
+    source[0].sendall(IDLE.main[:500])
+    assert read_whole(source[0]) == b""
+    source.append(ends.connect())
+    source[2].sendall(IDLE.channels[1][:64])
+    for sock in source[1:]:
+        send_more_than_buffers_hold(sock)
+    ends.close()
+    assert f"main channel: cannot connect to unix:{folder}/nobody" in middle.finish()
+    assert not middle.refused
 
 
 def test_a_source_closes_a_channel_first_that_the_destination_has_broken(folder: Path, ends: Ends) -> None:
-    with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "none") as middle:
-        source, destination = open_with_channels(ends, 2)
-        destination[1].close()
-        with contextlib.suppress(OSError):  # it notices that at the next packet
-            send_more_than_buffers_hold(source[1])
-        assert read_whole(source[0]) == b""
+    middle = RunningRelay(folder, "none", "none")
+    source, destination = open_with_channels(ends, 2)
+    destination[1].close()
+    with contextlib.suppress(OSError):  # it notices that at the next packet
         send_more_than_buffers_hold(source[1])
-        ends.close()
-        status, line, said = middle.finish_relay()
-    assert (status, line["ended"]) == (1, "failed")
-    assert "channel " in said
+    assert read_whole(source[0]) == b""
+    send_more_than_buffers_hold(source[1])
+    ends.close()
+    assert "channel " in middle.finish()
 
 
 @pytest.mark.parametrize("channels", [0, 1])
@@ -400,25 +389,19 @@ def test_a_source_that_closes_nothing_is_ended_in_time(
     folder: Path, ends: Ends, monkeypatch: pytest.MonkeyPatch, channels: int
 ) -> None:
     monkeypatch.setattr("numcodecs_qpl.multifd.relay.DELIVERY_SECONDS", 2.0)
-    middle = Relay(Address("unix", f"{folder}/nobody"), "none", "none")
-    runner, raised = run_in_process(partial(relay_one, middle, Listener(Address("unix", f"{folder}/in"))))
-    runner.start()
+    middle = RunningRelay(folder, "none", "none", end="nobody")
     source = [ends.connect() for _ in range(1 + channels)]
     for sock, content in zip(source, IDLE.connections, strict=False):
         sock.sendall(content[:64])
     started = time.monotonic()
-    runner.join(PATIENCE)
+    error = middle.finish()
     assert time.monotonic() - started < 4
-    assert "cannot connect to" in str(raised[0])
+    assert "cannot connect to" in error
     assert [read_whole(sock) for sock in source] == [b""] * len(source)
 
 
 def test_a_new_main_connection_is_not_taken_by_a_migration_that_ends(folder: Path, ends: Ends) -> None:
-    middle = Relay(Address("unix", f"{folder}/nobody"), "none", "none")
-    refused: list[str] = []
-    listener = Listener(Address("unix", f"{folder}/in"))
-    runner, _ = run_in_process(partial(relay_one, middle, listener, refused.append))
-    runner.start()
+    middle = RunningRelay(folder, "none", "none", end="nobody")
     source = [ends.connect() for _ in range(2)]
     source[1].sendall(IDLE.channels[0][:64])
     source[0].sendall(IDLE.main[:64])
@@ -428,5 +411,5 @@ def test_a_new_main_connection_is_not_taken_by_a_migration_that_ends(folder: Pat
         late.sendall(content[:64])
         assert read_whole(late) == b""
     ends.close()
-    runner.join(PATIENCE)
-    assert refused == ["the migration has ended"] * 2
+    assert "cannot connect to" in middle.finish()
+    assert middle.refused == ["the migration has ended"] * 2

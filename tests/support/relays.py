@@ -7,14 +7,17 @@ import re
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from commands import Command, wait_until
+from commands import PATIENCE, Command, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 from scrape import get
 
+from numcodecs_qpl.multifd.relay import Relay, relay_one
 from numcodecs_qpl.multifd.transport.address import Address
+from numcodecs_qpl.multifd.transport.listener import Listener
 
 
 def run_in_process(run: Callable[[], object]) -> tuple[threading.Thread, list[BaseException]]:
@@ -27,7 +30,43 @@ def run_in_process(run: Callable[[], object]) -> tuple[threading.Thread, list[Ba
         except BaseException as error:
             raised.append(error)
 
-    return threading.Thread(target=call), raised
+    return threading.Thread(target=call, daemon=True), raised
+
+
+class RunningRelay:
+    """A relay of one migration in a thread of this process, from ``in`` to ``end``, both in one folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of both sockets.
+    decode, encode : str
+        Methods of incoming and of outgoing packets.
+    end : str
+        Name of the far end's socket.
+    options
+        Of the relay.
+
+    Attributes
+    ----------
+    relay : Relay
+        The relay that runs.
+    refused : list of str
+        Reasons of the refused connections.
+    """
+
+    def __init__(self, folder: Path, decode: str, encode: str, *, end: str = "end", **options: Any) -> None:
+        self.relay = Relay(Address("unix", f"{folder}/{end}"), decode, encode, **options)
+        self.refused: list[str] = []
+        listener = Listener(Address("unix", f"{folder}/in"))
+        self._runner, self._raised = run_in_process(partial(relay_one, self.relay, listener, self.refused.append))
+        self._runner.start()
+
+    def finish(self) -> str:
+        """Wait for its end; return the text of its error, or "" if the migration is complete."""
+        self._runner.join(PATIENCE)
+        assert not self._runner.is_alive(), "the relay hangs"
+        return str(self._raised[0]) if self._raised else ""
 
 
 def statistics(number: int, seconds: float = 1.0) -> dict[str, Any]:
