@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 import zarr
-from commands import PATIENCE, Command, is_listening, wait_until
+from commands import PATIENCE, Command, wait_until
 from handmade import (
     DESCRIPTION,
     DEVICE_STATE,
@@ -50,9 +51,11 @@ from handmade import (
     u32,
     u64,
 )
+from misuse import misuse
 from received import mode_of
 from streams import NAMES, Recording, Replay, recording
 
+from numcodecs_qpl.cli import main
 from numcodecs_qpl.multifd.folder.writer import RawOutput
 from numcodecs_qpl.multifd.receiver import DISKS
 
@@ -66,11 +69,12 @@ def command(folder: Path, *more: str, channels: int = 2, prefix: Sequence[str] =
     return Command("receive", *words, *more, prefix=prefix)
 
 
-def failed(*words: str) -> tuple[int, str]:
-    """Exit status and message of a command that should not even begin to listen."""
-    done = Command("receive", *words).finish()
-    assert done.stdout == ""
-    return done.returncode, done.stderr
+def failed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Message of a command that fails before it listens."""
+    assert main(["receive", *words]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    return said.err
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
@@ -88,13 +92,9 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
 
 
 @pytest.mark.parametrize("name", ["qemu-7.2.22-none", "qemu-11.0.92-none"])
-@pytest.mark.parametrize("page_size", ["16384", "65536"])
-def test_a_page_size_that_is_not_the_guests_is_named(folder: Path, name: str, page_size: str) -> None:
-    with command(folder, "--page-size", page_size) as receiver:
-        Replay(folder / "s", recording(name).connections).join()
-        done = receiver.finish()
-    assert done.returncode == 1
-    assert "--page-size" in done.stderr
+@pytest.mark.parametrize("page_size", [16384, 65536])
+def test_a_page_size_that_is_not_the_guests_is_named(folder: Path, name: str, page_size: int) -> None:
+    assert "--page-size" in str(receive(folder, recording(name).connections, page_size=page_size).error)
 
 
 def test_tls_of_a_qemu_is_refused_by_its_name(folder: Path) -> None:
@@ -113,18 +113,11 @@ def test_tls_of_a_qemu_is_refused_by_its_name(folder: Path) -> None:
 # ---- What is kept -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("output", ["raw", "zarr"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "output"), list(zip(NAMES, itertools.cycle(["raw", "zarr"]), strict=False)))
 def test_every_recording_becomes_its_ram_and_a_manifest(folder: Path, name: str, output: str) -> None:
     source = recording(name)
-    with command(folder, "--format", output) as receiver:
-        Replay(folder / "s", source.connections).join()
-        done = receiver.finish()
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.fullmatch(
-        rf"{folder}/out: 6 RAM blocks; \d+ pages, \d+ zero ones, \d+ of them sent again; \d+ bytes in [\d.]+ s\n",
-        done.stdout,
-    )
+    outcome = receive(folder, source.connections, output=output)
+    assert (outcome.error, outcome.refused) == (None, [])
     manifest = manifest_of(folder)
     assert ram_of(folder, manifest) == source.meta["ram_sha256"]
     check_manifest(manifest.copy(), source, output)
@@ -136,17 +129,32 @@ def test_every_recording_becomes_its_ram_and_a_manifest(folder: Path, name: str,
 
 
 @pytest.mark.parametrize("output", ["raw", "zarr"])
+def test_the_command_tells_what_it_has_received(folder: Path, output: str) -> None:
+    with command(folder, "--format", output) as receiver:
+        Replay(folder / "s", IDLE.connections).join()
+        done = receiver.finish()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(
+        rf"{folder}/out: 6 RAM blocks; \d+ pages, \d+ zero ones, \d+ of them sent again; \d+ bytes in [\d.]+ s\n",
+        done.stdout,
+    )
+    assert manifest_of(folder)["format"] == output
+    assert ram_of(folder, manifest_of(folder)) == IDLE.meta["ram_sha256"]
+
+
+@pytest.mark.parametrize("output", ["raw", "zarr"])
 @pytest.mark.parametrize("umask", [0o000, 0o022])
 def test_what_is_kept_is_the_owners_alone_whatever_the_umask_allows(folder: Path, umask: int, output: str) -> None:
     before = os.umask(umask)
     try:
-        with command(folder, "--format", output) as receiver, open_connections(folder, [IDLE.main], 50_000) as sockets:
+        feed = Feed(folder, output=output)
+        with open_connections(folder, [IDLE.main], 50_000) as sockets:
             wait_until(lambda: list((folder / "out").glob("incomplete-*/*")), "the main channel")
             (work,) = (folder / "out").iterdir()
             assert {mode_of(folder / "out"), mode_of(work)} == {0o700}
             rest = Replay(folder / "s", IDLE.channels)
             finish_connections(sockets, [IDLE.main], 50_000)
-            assert receiver.finish().returncode == 0
+            assert feed.finish().error is None
             rest.join()
     finally:
         os.umask(before)
@@ -529,7 +537,8 @@ def said(sock: socket.socket, size: int) -> bytes:
     ],
 )
 def test_a_stranger_is_turned_away_and_the_migration_goes_on(folder: Path, what: bytes, message: str) -> None:
-    with command(folder) as receiver, open_connections(folder, [IDLE.main, IDLE.channels[0]], 500) as sockets:
+    feed = Feed(folder)
+    with open_connections(folder, [IDLE.main, IDLE.channels[0]], 500) as sockets:
         wait_until(lambda: list((folder / "out").glob("incomplete-*/m.bin")), "the main channel")
         with socket.socket(socket.AF_UNIX) as stranger:
             stranger.settimeout(PATIENCE)
@@ -540,9 +549,9 @@ def test_a_stranger_is_turned_away_and_the_migration_goes_on(folder: Path, what:
                 assert stranger.recv(1) == b""
         rest = Replay(folder / "s", [IDLE.channels[1]])
         finish_connections(sockets, [IDLE.main, IDLE.channels[0]], 500)
-        done = receiver.finish()
+        outcome = feed.finish()
         rest.join()
-    assert (done.returncode, done.stderr) == (0, f"refused a connection: {message}\n")
+    assert (outcome.error, outcome.refused) == (None, [message])
     assert ram_of(folder, manifest_of(folder)) == IDLE.meta["ram_sha256"]
 
 
@@ -569,12 +578,10 @@ def finish_connections(sockets: list[socket.socket], contents: list[bytes], sinc
         thread.join()
 
 
-@pytest.mark.parametrize("option", [[], ["--uuid", str(OURS)]])
-def test_a_guest_with_a_uuid_is_accepted_with_and_without_the_option(folder: Path, option: list[str]) -> None:
-    with command(folder, *option) as receiver:
-        Replay(folder / "s", with_uuid(IDLE.connections)).join()
-        done = receiver.finish()
-    assert (done.returncode, done.stderr) == (0, "")
+@pytest.mark.parametrize("uuid", [None, OURS])
+def test_a_guest_with_a_uuid_is_accepted_whether_it_is_expected_or_not(folder: Path, uuid: UUID | None) -> None:
+    outcome = receive(folder, with_uuid(IDLE.connections), uuid=uuid)
+    assert (outcome.error, outcome.refused) == (None, [])
     assert manifest_of(folder)["uuid"] == str(OURS)
     assert ram_of(folder, manifest_of(folder)) == IDLE.meta["ram_sha256"]
 
@@ -686,22 +693,23 @@ def test_a_source_that_says_nothing_more_is_an_error_after_the_timeout(
 
 
 def test_a_main_channel_of_another_version_is_an_error(folder: Path) -> None:
-    with command(folder) as receiver:
-        Replay(folder / "s", [b"QEVM" + struct.pack(">I", 2) + IDLE.main[8:], *IDLE.channels]).join()
-        done = receiver.finish()
-    assert (done.returncode, done.stderr) == (
-        1,
-        "numcodecs-qpl: error: main channel: version: 2; expected 3\n",
-    )
-    assert not (folder / "out").exists()
+    outcome = receive(folder, [b"QEVM" + struct.pack(">I", 2) + IDLE.main[8:], *IDLE.channels])
+    assert str(outcome.error) == "main channel: version: 2; expected 3"
+    assert not outcome.out.exists()
 
 
 # ---- Usage ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("exists", [False, True])
-@pytest.mark.parametrize("output", ["raw", "zarr"])
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "status", "output", "exists"),
+    [
+        (signal.SIGTERM, 143, "raw", False),
+        (signal.SIGINT, 130, "raw", True),
+        (signal.SIGHUP, 129, "zarr", False),
+        (signal.SIGTERM, 143, "zarr", True),
+    ],
+)
 def test_a_signal_ends_it_and_leaves_nothing(
     folder: Path, number: signal.Signals, status: int, output: str, exists: bool
 ) -> None:
@@ -717,85 +725,95 @@ def test_a_signal_ends_it_and_leaves_nothing(
     assert {path.name for path in folder.rglob("*")} <= {"out"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", ["receive", "relay"])
-def test_a_signal_at_the_very_beginning_ends_it_too(folder: Path, command: str, number: signal.Signals) -> None:
-    words = {
-        "receive": ["--channels", "2", "--output", f"{folder}/out"],
-        "relay": ["--connect", f"unix:{folder}/t", "--from", "none", "--to", "qpl"],
-    }
-    for _ in range(8):
-        with subprocess.Popen(
-            ["numcodecs-qpl", command, "--listen", f"unix:{folder}/s", *words[command]], stdout=subprocess.DEVNULL
-        ) as receiver:
-            try:
-                deadline = time.monotonic() + PATIENCE
-                while not is_listening(f"unix:{folder}/s") and time.monotonic() < deadline:
-                    pass  # wait_until looks too seldom: a few microseconds later all is well
-                receiver.send_signal(number)
-                assert receiver.wait(PATIENCE) == 128 + number
-            finally:
-                receiver.kill()
-        assert not list(folder.iterdir())
-
-
-SLOW = """
-import sys, time
-from pathlib import Path
+SIGNALLED = """
+import itertools, pkgutil, signal, sys
 from numcodecs_qpl.cli import main
-from numcodecs_qpl.multifd.folder import writer
-from numcodecs_qpl.multifd.transport.listener import Listener
 
-def slow(function):
+def signalled(function, nth, number):
+    calls = itertools.count(1)
     def wrapped(*arguments, **more):
         result = function(*arguments, **more)
-        time.sleep(0.2)
+        if next(calls) == nth:
+            signal.raise_signal(number)
         return result
     return wrapped
 
-Path.rename = slow(Path.rename)
-Listener.close = slow(Listener.close)
-writer.shutil.rmtree = slow(writer.shutil.rmtree)
-sys.exit(main(sys.argv[2:]))
+for moment in sys.argv[1].split():
+    name, nth, number = moment.split(",")
+    where, _, attribute = name.rpartition(".")
+    owner = pkgutil.resolve_name(where)
+    setattr(owner, attribute, signalled(getattr(owner, attribute), int(nth), int(number)))
+sys.exit(main(sys.argv[3:]))
 """
-"""The command, whose ends take long enough for a signal to come meanwhile."""
+LISTENS, CLOSES = "socket.socket.listen", "numcodecs_qpl.multifd.transport.listener.Listener.close"
+STARTS = "numcodecs_qpl.multifd.transport.intake.Intake.start"
+MOVES, REMOVES = "pathlib.Path.rename", "shutil.rmtree"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("words", ["receive", "relay"])
-def test_later_signals_do_not_interrupt_the_cleaning_up(folder: Path, words: str, number: signal.Signals) -> None:
-    prefix = [sys.executable, "-c", SLOW]
-    if words == "receive":
-        program = command(folder, prefix=prefix)
-    else:
-        onward = ["--connect", f"unix:{folder}/t", "--from", "none", "--to", "qpl"]
-        program = Command("relay", "--listen", f"unix:{folder}/s", *onward, prefix=prefix)
-    with program, socket.socket(socket.AF_UNIX) as stranger:
-        stranger.connect(f"{folder}/s")
-        for again in (number, signal.SIGTERM, signal.SIGINT):
-            program.signal(again)
-            time.sleep(0.1)
-        began = time.monotonic()
-        done = program.finish()
-    assert time.monotonic() - began < 3
-    assert done.returncode == 128 + number
-    assert "Traceback" not in done.stderr
-    assert done.stdout.count('{"ended": ') == (words == "relay")
-    assert not list(folder.iterdir())
+def signalled(*moments: tuple[str, int, signal.Signals]) -> list[str]:
+    """Prefix of a command to which signals come: after which function, after which of its calls, and which signal."""
+    return [sys.executable, "-c", SIGNALLED, " ".join(f"{name},{nth},{number:d}" for name, nth, number in moments)]
+
+
+def program(folder: Path, name: str, prefix: Sequence[str]) -> Command:
+    if name == "receive":
+        return command(folder, prefix=prefix)
+    words = ["--listen", f"unix:{folder}/s", "--connect", f"unix:{folder}/t", "--from", "none", "--to", "qpl"]
+    return Command("relay", *words, prefix=prefix)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("moved", [1, 5])
-@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("moment", [LISTENS, STARTS], ids=["listens", "starts"])
+@pytest.mark.parametrize("name", ["receive", "relay"])
+def test_a_signal_at_the_very_beginning_ends_it_too(
+    folder: Path, name: str, moment: str, number: signal.Signals
+) -> None:
+    done = program(folder, name, signalled((moment, 1, number))).finish()
+    assert done.returncode == 128 + number
+    assert "Traceback" not in done.stderr
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("receive", signal.SIGTERM),
+        ("receive", signal.SIGHUP),
+        ("relay", signal.SIGINT),
+        ("relay", signal.SIGTERM),
+    ],
+)
+def test_later_signals_do_not_interrupt_the_cleaning_up(folder: Path, name: str, number: signal.Signals) -> None:
+    later = signalled((CLOSES, 1, signal.SIGTERM), (REMOVES, 1, signal.SIGINT))
+    with program(folder, name, later) as running, socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(f"{folder}/s")
+        running.signal(number)
+        began = time.monotonic()
+        done = running.finish()
+    assert time.monotonic() - began < 3
+    assert done.returncode == 128 + number
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count('{"ended": ') == (name == "relay")
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "moved", "exists"),
+    [
+        (signal.SIGTERM, 1, False),
+        (signal.SIGINT, 5, True),
+        (signal.SIGTERM, 8, True),
+        (signal.SIGINT, 8, False),
+    ],
+)
 def test_a_signal_while_the_output_is_moved_leaves_nothing(
     folder: Path, number: signal.Signals, moved: int, exists: bool
 ) -> None:
+    """There are eight files; the manifest is the last one."""
     if exists:
         (folder / "out").mkdir()
-    with command(folder, prefix=[sys.executable, "-c", SLOW]) as receiver:
+    with command(folder, prefix=signalled((MOVES, moved, number))) as receiver:
         source = Replay(folder / "s", IDLE.connections)
-        wait_until(lambda: len(list(folder.glob("out/[!i]*"))) >= moved, "the first files")
-        receiver.signal(number)
         done = receiver.finish()
         source.join()
     assert (done.returncode, done.stdout) == (128 + number, "")
@@ -846,11 +864,11 @@ WRONG_NUMBERS = ["", " 1", "1_0", "+1", "\u0664", "9" * 5000]
         (["--listen", "tls::1"], "--listen cannot be tls:HOST:PORT for receive"),
     ],
 )
-def test_a_wrong_word_on_the_command_line_is_exit_status_2(tmp_path: Path, more: list[str], message: str) -> None:
+def test_a_wrong_word_on_the_command_line_is_exit_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
     words = ["--listen", f"unix:{tmp_path}/s", "--channels", "2", "--output", f"{tmp_path}/out", *more]
-    status, said = failed(*words)
-    assert status == 2
-    assert message in said
+    assert message in misuse(capsys, "receive", *words)
     assert not list(tmp_path.iterdir())
 
 
@@ -863,22 +881,23 @@ def test_a_wrong_word_on_the_command_line_is_exit_status_2(tmp_path: Path, more:
     ],
 )
 def test_an_address_that_cannot_be_listened_on_is_told_and_nothing_is_left(
-    tmp_path: Path, listen: str, message: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], listen: str, message: str
 ) -> None:
-    status, said = failed("--listen", listen, "--channels", "1", "--output", f"{tmp_path}/out")
-    assert status == 1
+    said = failed(capsys, "--listen", listen, "--channels", "1", "--output", f"{tmp_path}/out")
     assert message in said
     assert "Traceback" not in said
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("output", ["raw", "zarr"])
-def test_a_folder_that_has_something_in_it_is_left_alone(folder: Path, output: str) -> None:
+def test_a_folder_that_has_something_in_it_is_left_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
     (folder / "out").mkdir()
     (folder / "out" / "mine").write_text("mine")
     words = ["--listen", f"unix:{folder}/s", "--channels", "2", "--output", f"{folder}/out", "--format", output]
     said = f"numcodecs-qpl: error: {folder}/out is not empty; expected a new or empty folder\n"
-    assert failed(*words) == (1, said)
+    assert failed(capsys, *words) == said
     assert [path.name for path in folder.rglob("*")] == ["out", "mine"]
 
 
@@ -889,29 +908,29 @@ def test_a_folder_that_has_something_in_it_is_left_alone(folder: Path, output: s
         ("file/out", "cannot write to {}: Not a directory"),
     ],
 )
-def test_a_folder_that_cannot_be_made_is_told(folder: Path, where: str, message: str) -> None:
+def test_a_folder_that_cannot_be_made_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str], where: str, message: str
+) -> None:
     (folder / "file").write_text("")
-    status, said = failed("--listen", f"unix:{folder}/s", "--channels", "2", "--output", f"{folder}/{where}")
-    assert (status, said) == (1, f"numcodecs-qpl: error: {message.format(folder / where)}\n")
+    said = failed(capsys, "--listen", f"unix:{folder}/s", "--channels", "2", "--output", f"{folder}/{where}")
+    assert said == f"numcodecs-qpl: error: {message.format(folder / where)}\n"
 
 
-def test_a_socket_that_nobody_listens_on_any_more_is_replaced_and_another_file_is_not(folder: Path) -> None:
+def test_a_socket_that_nobody_listens_on_any_more_is_replaced_and_another_file_is_not(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket(socket.AF_UNIX) as abandoned:
         abandoned.bind(f"{folder}/s")
-    with command(folder) as receiver:
-        Replay(folder / "s", IDLE.connections).join()
-        assert receiver.finish().returncode == 0
+    assert receive(folder, IDLE.connections).error is None
     (folder / "s").write_text("mine")
     words = ["--listen", f"unix:{folder}/s", "--channels", "2", "--output", f"{folder}/more"]
     reason = "a file that is not a socket is there; give another path, or remove it"
-    assert failed(*words) == (1, f"numcodecs-qpl: error: cannot listen on unix:{folder}/s: {reason}\n")
+    assert failed(capsys, *words) == f"numcodecs-qpl: error: cannot listen on unix:{folder}/s: {reason}\n"
     assert (folder / "s").read_text() == "mine"
     assert not (folder / "more").exists()
 
 
 def test_an_empty_folder_is_filled(folder: Path) -> None:
     (folder / "out").mkdir()
-    with command(folder) as receiver:
-        Replay(folder / "s", IDLE.connections).join()
-        assert receiver.finish().returncode == 0
+    assert receive(folder, IDLE.connections).error is None
     assert ram_of(folder, manifest_of(folder)) == IDLE.meta["ram_sha256"]

@@ -289,6 +289,10 @@ class Feed:
     ----------
     folder : Path
         Gets a socket and the output.
+    name, out : str
+        Names of the socket and of the output's folder.
+    page_size : int
+        Bytes in a page that the receiver expects.
     like : Path, optional
         An earlier snapshot, for the output zarr.
     options
@@ -299,18 +303,21 @@ class Feed:
         self,
         folder: Path,
         *,
+        name: str = "s",
+        out: str = "out",
         channels: int = 2,
         output: str = "raw",
         max_device_state: int = MAX_DEVICE_STATE,
+        page_size: int = PAGE,
         like: Path | None = None,
         **options: Any,
     ) -> None:
-        self.path = folder / "s"
-        self.outcome = Outcome(folder / "out")
+        self.path = folder / name
+        self.outcome = Outcome(folder / out)
         make = partial(ZarrOutput, earlier=ReceivedFolder(like)) if like else OUTPUTS[output]
-        made = make(self.outcome.out, PAGE, max_device_state)
+        made = make(self.outcome.out, page_size, max_device_state)
         listener = Listener(Address("unix", path=str(self.path)))
-        options = {"timeout": PATIENCE, "refused": self.outcome.refused.append, **options}
+        options = {"timeout": PATIENCE, "refused": self.outcome.refused.append, "page_size": page_size, **options}
         self.receiver = Receiver(listener, made, channels, **options)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
