@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import stat
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from uuid import UUID
 import pytest
 import trustme
 from commands import PATIENCE, free_port
+from misuse import misuse
 from relays import Served
 from sources import IDLE, MAIN, UUIDS, Source, assert_that_it_arrived, connected, receiving
 from streams import NAMES, Replay, recording
@@ -292,15 +292,9 @@ def test_a_guest_without_a_uuid_is_refused_where_others_may_come_from_the_same_h
         (["--listen", "unix:/nowhere/{a,a}"], "expected {FIRST-LAST} with two numbers, or {A,B,C} with different"),
     ],
 )
-def test_a_wrong_option_is_exit_status_2(more: list[str], message: str) -> None:
+def test_a_wrong_option_is_exit_status_2(capsys: pytest.CaptureFixture[str], more: list[str], message: str) -> None:
     words = ["--serve", "--listen", "unix:/nowhere/a", "--connect", "tcp::1", "--from", "none", "--to", "qpl"]
-    done = run([*words, *more])
-    assert done.returncode == 2
-    assert message in done.stderr
-
-
-def run(words: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["numcodecs-qpl", "relay", *words], capture_output=True, text=True, check=False)
+    assert message in misuse(capsys, "relay", *words, *more)
 
 
 @pytest.mark.parametrize(
@@ -310,10 +304,10 @@ def run(words: list[str]) -> subprocess.CompletedProcess[str]:
         (["--listen", "unix:/nowhere/a", "--max-migrations", "2"], "--max-migrations and --metrics are for --serve"),
     ],
 )
-def test_what_only_a_relay_that_stays_can_do_needs_serve(words: list[str], message: str) -> None:
-    done = run([*words, "--connect", "tcp::1", "--from", "none", "--to", "qpl"])
-    assert done.returncode == 2
-    assert message in done.stderr
+def test_what_only_a_relay_that_stays_can_do_needs_serve(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert message in misuse(capsys, "relay", *words, "--connect", "tcp::1", "--from", "none", "--to", "qpl")
 
 
 # ---- Who may connect --------------------------------------------------------------------------------------------
@@ -341,10 +335,12 @@ def test_options_give_each_socket_a_mode_an_owner_and_a_group(
 
 @pytest.mark.parametrize("option", ["mode=0660", "owner=0", "group=0"])
 @pytest.mark.parametrize("listen", ["tcp::1", "systemd"])
-def test_only_a_unix_socket_that_is_made_here_has_a_mode_an_owner_and_a_group(option: str, listen: str) -> None:
-    done = run([f"--socket-{option}", "--listen", listen, "--connect", "tcp::2", "--from", "none", "--to", "qpl"])
-    assert done.returncode == 2
-    assert "--socket-mode, --socket-owner and --socket-group are for --listen unix:PATH" in done.stderr
+def test_only_a_unix_socket_that_is_made_here_has_a_mode_an_owner_and_a_group(
+    capsys: pytest.CaptureFixture[str], option: str, listen: str
+) -> None:
+    words = [f"--socket-{option}", "--listen", listen, "--connect", "tcp::2", "--from", "none", "--to", "qpl"]
+    said = misuse(capsys, "relay", *words)
+    assert "--socket-mode, --socket-owner and --socket-group are for --listen unix:PATH" in said
 
 
 @pytest.mark.parametrize(
@@ -355,9 +351,8 @@ def test_only_a_unix_socket_that_is_made_here_has_a_mode_an_owner_and_a_group(op
         ("group=no-such-group", "unknown group 'no-such-group': expected a name that this system knows, or a number"),
     ],
 )
-def test_a_mode_an_owner_or_a_group_that_is_none_is_misuse(option: str, message: str) -> None:
-    done = run(
-        [f"--socket-{option}", "--listen", "unix:/nowhere/a", "--connect", "tcp::2", "--from", "none", "--to", "qpl"]
-    )
-    assert done.returncode == 2
-    assert message in done.stderr
+def test_a_mode_an_owner_or_a_group_that_is_none_is_misuse(
+    capsys: pytest.CaptureFixture[str], option: str, message: str
+) -> None:
+    words = ["--listen", "unix:/nowhere/a", "--connect", "tcp::2", "--from", "none", "--to", "qpl"]
+    assert message in misuse(capsys, "relay", f"--socket-{option}", *words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -12,19 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
-from commands import PATIENCE, Command
+from commands import PATIENCE
+from handmade import Feed
 from streams import recording
 
 UUIDS = [UUID(int=number) for number in range(1, 9)]
 PLAY = """
 import os
+import pickle
 import sys
 from pathlib import Path
-from uuid import UUID
-from streams import Replay, recording
-path, name, uuid = sys.argv[1:]
-main, *channels = recording(name).connections
-Replay(Path(path), [main, *[each[:8] + UUID(uuid).bytes + each[24:] for each in channels]]).join_main()
+from streams import Replay
+Replay(Path(sys.argv[1]), pickle.load(sys.stdin.buffer)).join_main()
 os._exit(0)
 """
 IDLE = recording("qemu-11.0.92-none")
@@ -38,10 +38,15 @@ class Source:
     """
 
     def __init__(self, path: Path, name: str, uuid: UUID) -> None:
+        main, *channels = recording(name).connections
         self._process = subprocess.Popen(
-            [sys.executable, "-c", PLAY, str(path), name, str(uuid)],
+            [sys.executable, "-c", PLAY, str(path)],
+            stdin=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
+        assert self._process.stdin is not None
+        with self._process.stdin as stdin:
+            pickle.dump([main, *[each[:8] + uuid.bytes + each[24:] for each in channels]], stdin)
 
     def join(self) -> None:
         """Wait for its end."""
@@ -49,16 +54,14 @@ class Source:
 
 
 @contextlib.contextmanager
-def receiving(folder: Path, uuid: UUID) -> Iterator[Command]:
+def receiving(folder: Path, uuid: UUID) -> Iterator[Feed]:
     """A receiver for one guest, at the socket that has its uuid."""
-    listen, out = f"unix:{folder}/{uuid}", f"{folder}/{uuid}.out"
-    with Command("receive", "--listen", listen, "--channels", "2", "--output", out, "--uuid", str(uuid)) as end:
-        yield end
+    yield Feed(folder, name=str(uuid), out=f"{uuid}.out", uuid=uuid)
 
 
-def assert_that_it_arrived(end: Command, folder: Path, uuid: UUID, name: str) -> None:
-    done = end.finish()
-    assert (done.returncode, done.stderr) == (0, "")
+def assert_that_it_arrived(end: Feed, folder: Path, uuid: UUID, name: str) -> None:
+    outcome = end.finish()
+    assert (outcome.error, outcome.refused) == (None, [])
     ram = (folder / f"{uuid}.out" / "m.bin").read_bytes()
     assert hashlib.sha256(ram).hexdigest() == recording(name).meta["ram_sha256"]
 
