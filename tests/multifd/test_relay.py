@@ -628,10 +628,11 @@ def test_a_channel_that_the_destination_has_no_place_for_is_told_with_where_to_l
     ids=["a first packet with pages", "a first packet without"],
 )
 def test_a_page_size_that_is_not_the_guests_is_named(folder: Path, sink: Sink, name: str, message: str) -> None:
-    middle = RunningRelay(folder, "none", "qpl", page_size=16384)
-    Replay(folder / "in", recording(name).connections).join()
-    error = middle.finish()
-    assert re.search(rf"{message}$", error), error
+    with relay(f"unix:{folder}/in", f"unix:{folder}/end", "none", "qpl", "--page-size", "16384") as middle:
+        Replay(folder / "in", recording(name).connections).join()
+        status, line, said = middle.finish_relay()
+    assert (status, line["ended"]) == (1, "failed")
+    assert re.search(rf"{message}$", said, re.MULTILINE), said
 
 
 # ---- Who may come -----------------------------------------------------------------------------------------------
