@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(180)
 def cluster() -> Iterator[LocalCluster]:
     """Two worker processes, with settings as docs/dask.md gives them."""
     environment = {"NUMCODECS_QPL_PATH": "software", "NUMCODECS_QPL_THREADS": "2", "NUMCODECS_QPL_NUMA": "any"}
-    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None, env=environment) as made:
+    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0", env=environment) as made:
         yield made
 
 
@@ -146,7 +146,7 @@ for method in "spawn", "forkserver":
     with (
         dask.config.set({"distributed.worker.multiprocessing-method": method}),
         LocalCluster(
-            n_workers=1, threads_per_worker=1, dashboard_address=None, env={"NUMCODECS_QPL_PATH": "hardware"}
+            n_workers=1, threads_per_worker=1, dashboard_address=":0", env={"NUMCODECS_QPL_PATH": "hardware"}
         ) as cluster,
         Client(cluster) as client,
     ):

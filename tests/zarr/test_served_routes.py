@@ -129,7 +129,7 @@ def running(*words: str) -> Iterator[None]:
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
     """A client that is not served itself, of a worker that is."""
-    options = ["--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(tmp_path / "scheduler.json")]
+    options = ["--dashboard-address", ":0", "--host", "127.0.0.1", "--scheduler-file", str(tmp_path / "scheduler.json")]
     with (
         running("dask", "scheduler", "--port", "0", *options),
         running("dask", "worker", "--nthreads", "1", "--no-nanny", *options, "--preload", MODULE),
@@ -172,7 +172,7 @@ from distributed import Client, LocalCluster
 import numcodecs_qpl
 
 if __name__ == "__main__":
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
         cluster.scale(2)
         client.wait_for_workers(2)
         print(numcodecs_qpl.enabled(), *client.run(numcodecs_qpl.enabled).values())
