@@ -227,15 +227,21 @@ def test_the_noise_is_the_typical_difference_between_rounds() -> None:
 
 
 @pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(("noise", "shown"), [(0.42, "42%"), (0.004, "less than 1%")])
 def test_a_run_with_noise_is_judged_with_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    file: Path,
+    tmp_path: Path,
+    noise: float,
+    shown: str,
 ) -> None:
-    monkeypatch.setattr(Measured, "noise", 0.42)
+    monkeypatch.setattr(Measured, "noise", noise)
     assert here(file, "--quick", "--json", str(tmp_path / "bench.json")) == 0
     out = capsys.readouterr().out
-    assert "which typically differ by 42%" in " ".join(out.split())
-    assert "The rounds differ by 42%" in out
-    assert json.loads((tmp_path / "bench.json").read_text())["data_sets"][0]["noise"] == 0.42
+    assert f"which typically differ by {shown}." in " ".join(out.split())
+    assert ("The rounds differ by 42%" in out) == (noise == 0.42)
+    assert json.loads((tmp_path / "bench.json").read_text())["data_sets"][0]["noise"] == noise
 
 
 def test_the_verdict_follows_the_table(result: subprocess.CompletedProcess[str], facts: dict[str, Any]) -> None:

@@ -179,6 +179,18 @@ def test_ours_is_not_as_good_as_itself() -> None:
     assert choice.is_ours
 
 
+def test_of_our_containers_gzip_is_named_unless_another_is_better() -> None:
+    for factor, name in ((1 + CLOSE / 2, "QPL"), (1 + 4 * CLOSE, "QPL zlib")):
+        other = figures("QPL zlib", 2.3, 400 * factor, 600 * factor, ours=True)
+        choice = choose("any", [SHUFFLED_QPL._replace(ratio=2.3, encode=405), other, QPL], lambda one: 1 / one.encode)
+        assert choice.usable is not None
+        assert (choice.best.name, choice.usable.name, choice.close) == (name, name, None)
+        faster = figures("zstd 1", 2.3, 400 * factor + 1, 600)
+        choice = choose("any", [other, QPL, faster], lambda one: 1 / one.encode)
+        assert choice.close is not None
+        assert (choice.best.name, choice.close.name) == ("zstd 1", name)
+
+
 def test_others_within_the_tolerance_are_rivals_the_best_first_and_not_all_of_them() -> None:
     best, *others = (figures(f"{number}", 2, 400 - number, 400) for number in range(5))
     choice = choose("any", [*others, best], cost)

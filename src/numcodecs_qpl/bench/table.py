@@ -91,7 +91,8 @@ def _cell(value: float) -> str:
 
 def _below(measured: Measured) -> Iterator[str]:
     rounds = len(measured.results[0].encode.wall)
-    yield f"{LEGEND} Medians of {rounds} rounds, which typically differ by {measured.noise:.0%}."
+    noise = f"{measured.noise:.0%}" if measured.noise >= 0.01 else "less than 1%"
+    yield f"{LEGEND} Medians of {rounds} rounds, which typically differ by {noise}."
     if (waiting := _waiting(measured)) > LONG_WAIT:
         yield (
             f"Other programs were busy: a second of work waited {waiting:.1f} s for a CPU. CPU times hold, and speeds "

@@ -52,6 +52,7 @@ enough   These rules choose only codecs that save at least two thirds of what
          the smallest result saves.
 as good  Codecs within {CLOSE:.0%} of the choice, or within the noise of the run if
          that is more, are called as good: QPL, and up to {MOST_RIVALS} others.
+         Of QPL's containers, gzip is named if it is as good as the best.
 nothing  If no codec saves {LEAST_SAVING:.0%} of the bytes, nothing is chosen.
 Rows of several threads, of an emulated IAA, and of bare deflate, which has
 no checksum, are shown and not judged."""
@@ -113,7 +114,7 @@ class Choice(NamedTuple):
     usable : Figures or None
         The codec of the least cost that zarr can use; None without one.
     close : Figures or None
-        QPL's best result, if it is as good as `usable` and another codec.
+        QPL, if it is as good as `usable` and another codec.
     rivals : tuple of Figures
         Other codecs that zarr can use and that are as good as `usable`, the best first.
     """
@@ -198,11 +199,20 @@ def choose(
     in_zarr = [one for one in enough if one.codec]
     if not in_zarr:
         return Choice(rule, enough[0], None, None)
-    usable = in_zarr[0]
-    as_good = [one for one in in_zarr[1:] if cost(one) <= cost(usable) * (1 + tolerance)]
-    close = None if usable.ours else next((one for one in as_good if one.ours), None)
-    rivals = tuple(one for one in as_good if not one.ours)[:MOST_RIVALS]
-    return Choice(rule, enough[0], usable, close, rivals)
+    best, usable = enough[0], in_zarr[0]
+    as_good = [one for one in in_zarr if cost(one) <= cost(usable) * (1 + tolerance)]
+    ours = _of_our_containers([one for one in as_good if one.ours])
+    rivals = tuple(one for one in as_good if one is not usable and not one.ours)[:MOST_RIVALS]
+    if not usable.ours:
+        return Choice(rule, best, usable, ours, rivals)
+    return Choice(rule, ours if best is usable and ours else best, ours, None, rivals)
+
+
+def _of_our_containers(as_good: Sequence[Figures]) -> Figures | None:
+    """Return the container to name. `as_good` begins with the best; one that any gzip reads is preferred."""
+    if not as_good:
+        return None
+    return next((one for one in as_good if one.gzip and one.shuffle == as_good[0].shuffle), as_good[0])
 
 
 def _choices(everyone: Sequence[Figures], tolerance: float) -> Iterator[Choice]:
