@@ -348,7 +348,7 @@ def test_device_state_is_bounded_over_all_channels() -> None:
     assert failure(connections, max_device_state=kept + in_devices - 1)
 
 
-def test_the_command_has_an_option_that_bounds_device_state(folder: Path) -> None:
+def test_the_command_has_an_option_for_more_device_state(folder: Path) -> None:
     main, *channels = Migration("none").connections
     large = [main, *(channel[:64] + device_state(b"vfio", bytes(1 << 20)) + channel[64:] for channel in channels)]
     words = ["--listen", f"unix:{folder}/s", "--channels", "2", "--output", f"{folder}/out", "--max-device-state"]
@@ -358,6 +358,9 @@ def test_the_command_has_an_option_that_bounds_device_state(folder: Path) -> Non
     assert done.returncode == 1
     assert "the device state has more than 1048576 bytes" in done.stderr
     assert "raise --max-device-state" in done.stderr
+    with Command("receive", *words, "3") as receiver:
+        Replay(folder / "s", large).join()
+        assert receiver.finish().returncode == 0
 
 
 # ---- Names ------------------------------------------------------------------------------------------------------
