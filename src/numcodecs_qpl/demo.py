@@ -99,7 +99,7 @@ def cases() -> list[Case]:
     ]
 
 
-def run(store: Path | None, *, quick: bool) -> None:
+def run(store: Path | None, *, quick: bool, check: Callable[[], None] = lambda: None) -> None:
     """Write the array with every codec, read it back, compare, and print the results; then read by reference.
 
     Parameters
@@ -108,6 +108,9 @@ def run(store: Path | None, *, quick: bool) -> None:
         A new or empty folder for the stores and the NetCDF4 file, which stay there; None for a temporary one.
     quick : bool
         Take a small part of the array.
+    check : callable
+        ``check()`` is called between the steps. Its exceptions end the demo. A signal handler should not raise by
+        itself, because zarr's threads would go on to write files while the folder is removed.
 
     Raises
     ------
@@ -118,10 +121,10 @@ def run(store: Path | None, *, quick: bool) -> None:
         disable()  # the table compares with zarr's own gzip
         data = load(quick)
         _introduce(data, quick)
-        results = _try_all(Path(folder), data)
+        results = _try_all(Path(folder), data, check)
         _report(results, data)
         _prove_gzip(Path(folder) / results[0].case.folder, data)
-        _by_reference(Path(folder) / NETCDF, dataset(data, QUICK_SIDE if quick else SIDE))
+        _by_reference(Path(folder) / NETCDF, dataset(data, QUICK_SIDE if quick else SIDE), check)
         if store is not None:
             print(f"\nThe stores and the NetCDF4 file are in {store}.")
 
@@ -201,19 +204,24 @@ def _introduce(data: Maps, quick: bool) -> None:
     )
 
 
-def _try_all(folder: Path, data: Maps) -> list[Result]:
+def _try_all(folder: Path, data: Maps, check: Callable[[], None]) -> list[Result]:
     todo = cases()
-    with _progress(2 * ROUNDS * len(todo)) as announce:
+    with _progress(2 * ROUNDS * len(todo), check) as announce:
         return [_try(case, folder / case.folder, data, announce) for case in todo]
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
+def _progress(total: int, check: Callable[[], None]) -> Iterator[Callable[[str], None]]:
     """Show a bar; call the yielded function when each of `total` steps begins."""
     steps = itertools.count()
     with progress_bar() as progress:
         task = progress.add_task("", total=total)
-        yield lambda what: progress.update(task, description=what, completed=next(steps))
+
+        def announce(what: str) -> None:
+            check()
+            progress.update(task, description=what, completed=next(steps))
+
+        yield announce
 
 
 def _try(case: Case, path: Path, data: Maps, announce: Callable[[str], None]) -> Result:
@@ -318,7 +326,7 @@ def _prove_gzip(store: Path, data: Maps) -> None:
     )
 
 
-def _by_reference(path: Path, data: xr.Dataset) -> None:
+def _by_reference(path: Path, data: xr.Dataset, check: Callable[[], None]) -> None:
     """Read the data by reference from a NetCDF4 file, before and after `enable`, and print the results."""
     size = data.nbytes / MB
     print()
@@ -334,16 +342,16 @@ def _by_reference(path: Path, data: xr.Dataset) -> None:
         with _step("NetCDF4: reading", announce):
             return netcdf.read(references)
 
-    def check(found: xr.Dataset) -> None:
+    def compare(found: xr.Dataset) -> None:
         for name, variable in data.data_vars.items():
             if not np.array_equal(found[name], variable):
                 raise DemoError(f"NetCDF4: {name} was not read back as it was written")
 
-    with _progress(1 + 2 * ROUNDS) as announce:
+    with _progress(1 + 2 * ROUNDS, check) as announce:
         with _step("NetCDF4: writing", announce):
             netcdf.write(path, data, NETCDF_CHUNKS)
             references = netcdf.references(path)
-        own, served = in_turns(read, check, rounds=ROUNDS)
+        own, served = in_turns(read, compare, rounds=ROUNDS)
 
     def row(codecs: str, side: Side) -> list[str]:
         return [codecs, f"{min(side.wall):.2f}", f"{size / min(side.wall):,.0f}", f"{min(side.cpu):.2f}"]

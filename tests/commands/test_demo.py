@@ -3,6 +3,7 @@
 import gzip
 import io
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -267,6 +268,26 @@ def test_a_temporary_folder_is_removed(
     assert run() == 0
     assert "The stores and the NetCDF4 file are in" not in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_between_two_steps_and_the_temporary_folder_is_removed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    """If it ended a step of zarr, threads would write while the folder is removed, and asyncio would warn later."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    write, written = demo.write, []
+
+    def signalled(path: Path, data: demo.Maps, codec: BytesBytesCodec | None) -> None:
+        signal.raise_signal(number)
+        write(path, data, codec)
+        written.append(path)
+
+    monkeypatch.setattr(demo, "write", signalled)
+    assert run() == 128 + number
+    assert len(written) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err == ""
 
 
 def test_a_temporary_folder_is_removed_after_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

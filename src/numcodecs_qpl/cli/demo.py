@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numcodecs_qpl.cli.common import OK, examples, failed, missing, unusable_settings
+from numcodecs_qpl.cli.signals import Signals, Terminated
 
 if TYPE_CHECKING:
     from numcodecs_qpl.cli.common import Commands
@@ -51,7 +52,10 @@ def _demo(arguments: argparse.Namespace) -> int:
     if wrong := unusable_settings():
         return failed(wrong)
     try:
-        demo.run(arguments.store, quick=arguments.quick)
+        with Signals() as signals:
+            demo.run(arguments.store, quick=arguments.quick, check=signals.check)
     except demo.DemoError as error:
         return failed(str(error))
+    except Terminated as error:
+        return error.status
     return OK

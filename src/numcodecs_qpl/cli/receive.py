@@ -13,8 +13,6 @@ from numcodecs_qpl._core import QplError
 from numcodecs_qpl.cli.common import OK, examples, failed, missing
 from numcodecs_qpl.cli.migration import (
     MAX_CHANNELS,
-    Signals,
-    Terminated,
     add_listen,
     add_page_size,
     check_path,
@@ -24,6 +22,7 @@ from numcodecs_qpl.cli.migration import (
     say_refused,
     whole_number,
 )
+from numcodecs_qpl.cli.signals import Signals, Terminated
 from numcodecs_qpl.multifd import MultiFDError
 from numcodecs_qpl.multifd.folder.reader import ReceivedFolder
 from numcodecs_qpl.multifd.folder.writer import MAX_DEVICE_STATE, OUTPUTS, ZarrOutput

@@ -10,7 +10,6 @@ from numcodecs_qpl.cli.common import examples, failed, missing
 from numcodecs_qpl.cli.migration import (
     INSTALL,
     METHODS,
-    Terminated,
     add_huffman,
     add_page_size,
     add_timeouts,
@@ -23,6 +22,7 @@ from numcodecs_qpl.cli.migration import (
 from numcodecs_qpl.cli.relayone import run_one
 from numcodecs_qpl.cli.relayplan import SYSTEMD_TLS, Plan
 from numcodecs_qpl.cli.relayservice import run_service
+from numcodecs_qpl.cli.signals import Terminated
 from numcodecs_qpl.multifd import MultiFDCompression, MultiFDError
 from numcodecs_qpl.multifd.transport.access import find_group, find_user, parse_mode
 from numcodecs_qpl.multifd.transport.address import parse_address

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numcodecs_qpl.cli.common import OK, failed
-from numcodecs_qpl.cli.migration import Signals, Terminated, progress, say_listening, say_refused, warn
+from numcodecs_qpl.cli.migration import progress, say_listening, say_refused, warn
+from numcodecs_qpl.cli.signals import Signals, Terminated
 from numcodecs_qpl.files import write_whole
 from numcodecs_qpl.multifd.errors import MultiFDError, OutcomeUnknownError
 from numcodecs_qpl.multifd.relay import Relay, relay_one

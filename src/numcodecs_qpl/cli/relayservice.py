@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from numcodecs_qpl.cli.common import OK
 from numcodecs_qpl.cli.logs import configure
-from numcodecs_qpl.cli.migration import Terminated
 from numcodecs_qpl.cli.monitor import Monitor
+from numcodecs_qpl.cli.signals import Terminated
 from numcodecs_qpl.cli.systemd import notify, notify_reloading
 from numcodecs_qpl.multifd.errors import MultiFDError
 from numcodecs_qpl.multifd.service import Gate, Service

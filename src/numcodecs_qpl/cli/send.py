@@ -14,8 +14,6 @@ from numcodecs_qpl.cli.migration import (
     INSTALL,
     MAX_CHANNELS,
     METHODS,
-    Signals,
-    Terminated,
     add_connect,
     add_huffman,
     add_timeouts,
@@ -25,6 +23,7 @@ from numcodecs_qpl.cli.migration import (
     tls_files,
     whole_number,
 )
+from numcodecs_qpl.cli.signals import Signals, Terminated
 from numcodecs_qpl.multifd import MigrationParameters, MultiFDCompression, MultiFDError
 from numcodecs_qpl.multifd.folder.reader import ReceivedFolder
 from numcodecs_qpl.multifd.sender import Sender
