@@ -108,7 +108,8 @@ def _send(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> in
         return failed(str(error))
     except Terminated as error:
         return error.status
-    print(f"restored: {_sending(sender)}, in {time.monotonic() - started:.1f} s; the QEMU has loaded everything")
+    seconds = time.monotonic() - started
+    print(wrapped(f"restored: the QEMU has loaded everything; {_sending(sender)}, in {seconds:.1f} s"))
     return OK
 
 
