@@ -17,8 +17,8 @@ linters = '$(BIN)/mypy' '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' \
 # A process for each processor. All tests of a file run in the same process, as they share fixtures.
 in_parallel := -n logical --maxprocesses 8 --dist loadfile
 
-# Tests for make check: half of all, in about 80 s of CPU time. Left out are those of devices, QEMU, whole migrations and
-# large matrices, and those that start many processes.
+# Tests for make check: half of all, in about a minute of CPU time. Left out are those of devices, QEMU, whole migrations
+# and large matrices, and those that start many processes.
 quick = tests/codec tests/containers/test_damage.py tests/core/test_core.py tests/core/test_input.py tests/fuzz tests/host \
 	tests/commands/test_bench_sample.py tests/commands/test_bench_verdict.py tests/commands/test_cli.py \
 	tests/docs/test_docs.py tests/package/test_files.py tests/package/test_release.py tests/package/test_types.py \
