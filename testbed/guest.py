@@ -42,6 +42,11 @@ On two processors under a load of 12, QEMU 7.2 completed 2 of 9 migrations at 64
 """
 UNLIMITED = 1 << 40
 ENDED = ("completed", "failed", "cancelled")
+CANCELLED = ("cancelled", "failed")
+"""Statuses of a source of QEMU 7.2 whose migration was cancelled.
+
+It closes its connections before it sets the status, and its thread of the return path may take that for a failure.
+"""
 ANSWER_TIMEOUT = 60.0
 """Seconds that a QMP command may take."""
 _CPUCLOCK_SCHED = 2
