@@ -37,6 +37,7 @@ class Forked:
         self._written: tuple[str, str | None] | None = None
         self._folder = tempfile.TemporaryDirectory()
         self._stdout = Path(self._folder.name, "stdout")
+        self._returns_stderr = stderr is None
         self._stderr = stderr or Path(self._folder.name, "stderr")
         self._stderr.write_text("")  # its caller may read it at once
         umask = os.umask(0o077)
@@ -81,8 +82,7 @@ class Forked:
         if self.returncode is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
         if self._written is None:
-            in_folder = self._stderr.parent == self._stdout.parent
-            self._written = self._stdout.read_text(), self._stderr.read_text() if in_folder else None
+            self._written = self._stdout.read_text(), self._stderr.read_text() if self._returns_stderr else None
             self._folder.cleanup()
         return self._written
 

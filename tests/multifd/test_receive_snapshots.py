@@ -14,6 +14,7 @@ import pytest
 from commands import PATIENCE, Command, wait_until
 from guest import Guest
 from handmade import PAGE, SYNC, Channel, Feed, Migration, pages_of, receive
+from misuse import misuse
 from programs import give_up, need
 from received import (
     CHUNK,
@@ -339,10 +340,7 @@ def test_an_earlier_folder_on_another_file_system_is_an_error_before_it_listens(
 
 
 def test_raw_files_cannot_be_shared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(words(folder, folder / "a", "raw"))
-    assert exit_.value.code == 2
-    assert "--like needs --format zarr" in capsys.readouterr().err
+    assert "--like needs --format zarr" in misuse(capsys, *words(folder, folder / "a", "raw"))
 
 
 # ---- Guests of real QEMUs -----------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from uuid import UUID
 import pytest
 from commands import PATIENCE, wait_until
 from handmade import PAGE, Migration, device_state, early_device, receive
+from misuse import misuse
 from received import change, flip, received, sent_again
 from streams import recording
 
@@ -372,7 +373,4 @@ def test_a_folder_that_does_not_exist_is_told(folder: Path, capsys: pytest.Captu
 def test_options_that_do_not_fit_are_misuse(
     capsys: pytest.CaptureFixture[str], options: list[str], expected: str
 ) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(["send", "guest", "--connect", "unix:s", *options])
-    assert exit_.value.code == 2
-    assert expected in capsys.readouterr().err
+    assert expected in misuse(capsys, "send", "guest", "--connect", "unix:s", *options)

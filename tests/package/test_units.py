@@ -17,13 +17,12 @@ from pathlib import Path
 import pytest
 import trustme
 from commands import PATIENCE, Command, free_port, wait_until
+from misuse import misuse
 from pages import ROOT
 from programs import give_up, missing
 from relays import Served
 from sources import MAIN, UUIDS, Source, assert_that_it_arrived, connected, receiving
 from tls_files import issue
-
-from numcodecs_qpl import cli
 
 UNITS = ROOT / "packaging" / "systemd"
 OUT, IN, COMMON = "numcodecs-qpl-relay-out@.service", "numcodecs-qpl-relay-in.service", "common.conf"
@@ -236,10 +235,8 @@ def test_systemd_starts_the_relay_at_the_first_connection(folder: Path) -> None:
 @pytest.mark.parametrize("listen", ["systemd", "systemd-tls"])
 def test_without_sockets_from_systemd_it_is_misuse(capsys: pytest.CaptureFixture[str], listen: str) -> None:
     words = ["--serve", "--listen", listen, "--connect", "tcp::1", "--from", "none", "--to", "none"]
-    with pytest.raises(SystemExit) as end:
-        cli.main(["relay", *words])
-    assert end.value.code == 2
-    assert f"--listen {listen} needs sockets from systemd (LISTEN_FDS), and none was passed" in capsys.readouterr().err
+    said = misuse(capsys, "relay", *words)
+    assert f"--listen {listen} needs sockets from systemd (LISTEN_FDS), and none was passed" in said
 
 
 # ---- What systemd is told ---------------------------------------------------------------------------------------

@@ -201,18 +201,17 @@ def choose(
         return Choice(rule, enough[0], None, None)
     best, usable = enough[0], in_zarr[0]
     as_good = [one for one in in_zarr if cost(one) <= cost(usable) * (1 + tolerance)]
-    ours = _of_our_containers([one for one in as_good if one.ours])
+    ours = [one for one in as_good if one.ours]
     rivals = tuple(one for one in as_good if one is not usable and not one.ours)[:MOST_RIVALS]
     if not usable.ours:
-        return Choice(rule, best, usable, ours, rivals)
-    return Choice(rule, ours if best is usable and ours else best, ours, None, rivals)
+        return Choice(rule, best, usable, _container(ours) if ours else None, rivals)
+    named = _container(ours)
+    return Choice(rule, named if best is usable else best, named, None, rivals)
 
 
-def _of_our_containers(as_good: Sequence[Figures]) -> Figures | None:
-    """Return the container to name. `as_good` begins with the best; one that any gzip reads is preferred."""
-    if not as_good:
-        return None
-    return next((one for one in as_good if one.gzip and one.shuffle == as_good[0].shuffle), as_good[0])
+def _container(ours: Sequence[Figures]) -> Figures:
+    """Return the container to name. `ours` are as good as each other, the best first; gzip is preferred."""
+    return next((one for one in ours if one.gzip and one.shuffle == ours[0].shuffle), ours[0])
 
 
 def _choices(everyone: Sequence[Figures], tolerance: float) -> Iterator[Choice]:
